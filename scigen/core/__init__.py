@@ -1,0 +1,1 @@
+"""Field-free mathematics of diffusion and distillation: tensors in, tensors out."""

@@ -1,0 +1,320 @@
+"""Bundle: a trained denoiser with all that it takes to sample it, in one safetensors file.
+
+The file holds the weights, the codec's arrays and one JSON header: network and its arguments, σ grid, variables with units,
+grid, statistics, provenance. It loads without Lightning or Hydra, and runs no code but the classes listed here.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+import xarray as xr
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from scigen.core import addressed, sample
+from scigen.core.codec import Codec
+from scigen.core.denoise import Denoiser
+from scigen.core.guide import Consistent
+from scigen.core.noise import karras_sigmas
+from scigen.errors import UserError
+
+FORMAT = "scigen-bundle-1"
+NETWORKS = ("scigen.core.networks.unet.UNet", "scigen.core.networks.physicsnemo.SongUNet")
+CODECS = ("scigen.weather.physics.DownscalingCodec",)
+SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a bundle is sampled by default.
+
+    Attributes:
+        sampler: function of `scigen.core.sample`: euler, heun, dpm_solver for teachers, few_step for students.
+        sigmas: decreasing levels; a student of k steps uses the first k of its own.
+        rho: ρ of the grid, for another number of steps than the default (ODE samplers).
+    """
+
+    sampler: str
+    sigmas: tuple[float, ...]
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        if self.sampler not in ("euler", "heun", "dpm_solver", "few_step"):
+            raise UserError(f"Unknown sampler {self.sampler!r}: use euler, heun, dpm_solver or few_step.")
+
+    @classmethod
+    def solver(cls, sampler: str, steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> "Sampling":
+        """An ODE sampler on Karras' grid of this many levels."""
+        return cls(sampler, tuple(float(s) for s in karras_sigmas(steps, sigma_min, sigma_max, rho)), rho)
+
+    def grid(self, steps: int | None = None) -> list[float]:
+        """The levels for this many steps (the default number if None).
+
+        Raises:
+            UserError: if a student was not trained for so many steps.
+        """
+        if steps is None or steps == len(self.sigmas):
+            return list(self.sigmas)
+        if self.sampler == "few_step":
+            if not 1 <= steps <= len(self.sigmas):
+                raise UserError(f"This student takes 1 to {len(self.sigmas)} steps, not steps={steps}.")
+            return list(self.sigmas[:steps])
+        return [float(s) for s in karras_sigmas(steps, self.sigmas[-1], self.sigmas[0], self.rho)]
+
+
+@dataclass
+class Bundle:
+    """A trained model, teacher or student alike.
+
+    Attributes:
+        network: F, built from `network_class` (allow-listed) and `network_args`.
+        sigma_data: of the preconditioning.
+        codec: between archives and the network.
+        sampling: default sampler and grid.
+        domain: the field's name.
+        role: "teacher" or "student".
+        provenance: data fingerprint, configuration, versions, training facts; JSON types.
+    """
+
+    network: nn.Module
+    network_class: str
+    network_args: dict[str, Any]
+    sigma_data: float
+    codec: Codec
+    sampling: Sampling
+    domain: str
+    role: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Assemble the denoiser: preconditioned, and held to the measurement where the codec says so."""
+        self.denoiser: nn.Module = Denoiser(self.network, self.sigma_data)
+        if self.codec.measured is not None:
+            self.denoiser = Consistent(self.denoiser, self.codec.measured)
+        self.denoiser.eval().requires_grad_(False)
+
+    def __repr__(self) -> str:
+        """One line a person can read."""
+        parameters = sum(p.numel() for p in self.network.parameters())
+        shape = " × ".join(map(str, self.codec.shape[1:]))
+        return (
+            f"<scigen {self.domain} {self.role}: {', '.join(self.codec.variables)} on {shape},"
+            f" {self.network_class.rsplit('.', 1)[-1]} of {parameters / 1e6:.2f} M parameters,"
+            f" {self.sampling.sampler} with {len(self.sampling.sigmas)} steps>"
+        )
+
+    def fingerprint(self) -> str:
+        """16 hex digits of weights, codec and sampling."""
+        digest = hashlib.sha256()
+        settings, arrays = self.codec.state()
+        digest.update(json.dumps([settings, self.sigma_data, self.sampling.sampler, *self.sampling.sigmas]).encode())
+        for _, value in sorted(self.network.state_dict().items()):
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        for _, array in sorted(arrays.items()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bundle, whole or not at all; returns the path."""
+        path = Path(path)
+        settings, arrays = self.codec.state()
+        header = dict(
+            format=FORMAT, domain=self.domain, role=self.role, sigma_data=self.sigma_data,
+            network={"class": self.network_class, "args": self.network_args},
+            codec={"class": f"{type(self.codec).__module__}.{type(self.codec).__qualname__}", "settings": settings},
+            sampling=dict(sampler=self.sampling.sampler, sigmas=list(self.sampling.sigmas), rho=self.sampling.rho),
+            provenance=self.provenance,
+        )  # fmt: skip
+        tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        tensors |= {f"codec.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        save_file(tensors, partial, metadata={"scigen": json.dumps(header, allow_nan=False)})
+        os.replace(partial, path)
+        return path
+
+    def draw(
+        self, condition: dict[str, Tensor], samples: list[str], members: list[int], seed: int, steps: int | None = None
+    ) -> tuple[Tensor, int]:
+        """Sample once per row.
+
+        Args:
+            condition: batch first, B rows.
+            samples: the B sample coordinates that address the noise.
+            members: the B member numbers.
+            seed: of the ensemble.
+            steps: number of levels; the default if None.
+
+        Returns:
+            Physical fields (B, C, *S) and the number of network calls per member.
+        """
+        grid = self.sampling.grid(steps)
+        device = next(self.network.parameters()).device
+
+        def noise(draw: int) -> Tensor:
+            rows = [addressed.normal(seed, s, m, self.codec.shape, draw=draw) for s, m in zip(samples, members, strict=True)]
+            return torch.from_numpy(np.stack(rows)).to(device)
+
+        condition = {k: v.to(device) for k, v in condition.items()}
+        counted = sample.Counted(self.denoiser)
+        x = grid[0] * noise(0)
+        with torch.inference_mode():
+            if self.sampling.sampler == "few_step":
+                x = sample.few_step(counted, x, grid, condition, [noise(i) for i in range(1, len(grid))])
+            else:
+                solver: sample.Sampler = getattr(sample, self.sampling.sampler)
+                x = solver(counted, x, grid, condition)
+            return self.codec.decode(x, condition), counted.nfe
+
+    def blocks(
+        self,
+        inputs: xr.Dataset,
+        members: int,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        batch: int = 64,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Sample prepared inputs in order of their samples, at one fixed compute batch.
+
+        The last batch is padded, so that the network always runs on `batch` rows and a field does not depend on what else was asked for.
+
+        Args:
+            inputs: what `codec.prepare` returned.
+            members: M.
+            seed: of the ensemble.
+            steps: number of levels; the default if None.
+            batch: rows of a compute batch.
+            progress: called with the number of fields done after each batch.
+
+        Yields:
+            (position of the first sample, physical fields (T, M, C, *S) float32), consecutive.
+        """
+        if members < 1 or batch < 1:
+            raise UserError(f"members={members} and batch={batch} must be at least 1.")
+        self.sampling.grid(steps)
+        keys = self.codec.samples(inputs)
+        total, done = len(keys) * members, 0
+        open_block: list[np.ndarray] = []
+        for first in range(0, total, batch):
+            rows = [min(i, total - 1) for i in range(first, first + batch)]
+            low, high = rows[0] // members, rows[-1] // members + 1
+            own = self.codec.condition(inputs, slice(low, high))
+            pick = torch.tensor([r // members - low for r in rows])
+            condition = {k: v[pick] for k, v in own.items()}
+            fields, _ = self.draw(condition, [keys[r // members] for r in rows], [r % members for r in rows], seed, steps)
+            useful = min(batch, total - first)
+            open_block += list(fields[:useful].to("cpu", torch.float32).numpy())
+            whole = len(open_block) // members
+            if whole:
+                block = np.stack(open_block[: whole * members])
+                yield done, block.reshape(whole, members, *block.shape[1:])
+                done, open_block = done + whole, open_block[whole * members :]
+            if progress:
+                progress(useful)
+
+    def sample(
+        self, archive: xr.Dataset, members: int = 16, seed: int = 0, steps: int | None = None, batch: int = 64
+    ) -> xr.Dataset:
+        """Sample an archive in memory: xarray in, xarray out.
+
+        Args:
+            archive: as for `scigen sample`: the bundle's fine grid (then it is coarsened) or its coarse grid.
+            members: M.
+            seed: of the ensemble.
+            steps: number of levels; the default if None.
+            batch: rows of a compute batch.
+
+        Raises:
+            UserError: if the archive does not fit.
+
+        Returns:
+            The variables as (sample, member, *space) float32 with coordinates, units and provenance.
+        """
+        inputs = self.codec.prepare(archive)
+        fields = np.concatenate([block for _, block in self.blocks(inputs, members, seed=seed, steps=steps, batch=batch)])
+        layout = self.codec.layout(inputs, archive)
+        first, *space = layout.dims
+        out = layout.coords.assign_coords(member=("member", np.arange(members), {"standard_name": "realization"}))
+        for c, (name, attrs) in enumerate(self.codec.variables.items()):
+            out[name] = ((first, "member", *space), layout.arrange(fields[:, :, c]), attrs)
+        return out.assign_attrs(self.attributes(members=members, seed=seed, steps=steps, batch=batch))
+
+    def nfe(self, steps: int | None = None) -> int:
+        """Network calls per member."""
+        n = len(self.sampling.grid(steps))
+        return 2 * n - 1 if self.sampling.sampler == "heun" else n
+
+    def attributes(self, *, members: int, seed: int, steps: int | None, batch: int) -> dict[str, Any]:
+        """Provenance for the attributes of a samples archive."""
+        return dict(
+            scigen_bundle=self.fingerprint(), scigen_role=self.role, scigen_domain=self.domain,
+            scigen_nfe=self.nfe(steps), scigen_sampler=self.sampling.sampler, scigen_seed=seed,
+            scigen_members=members, scigen_compute_batch=batch, scigen_threads=torch.get_num_threads(),
+            scigen_seed_rule=SEED_RULE,
+        )  # fmt: skip
+
+
+def construct(name: str, allowed: tuple[str, ...], what: str) -> Any:
+    """The class of this dotted name.
+
+    Raises:
+        UserError: if it is not in the allow-list: a bundle may not name arbitrary code.
+    """
+    if name not in allowed:
+        raise UserError(f"The bundle names an unknown {what} {name!r}; this scigen knows: {', '.join(allowed)}.")
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load(path: str | Path) -> Bundle:
+    """Load a bundle.
+
+    Raises:
+        UserError: if the file is missing, cut short, no bundle, or names a class that is not allow-listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no bundle at {path}. A finished `scigen fit` prints where its bundles are.")
+    try:
+        with safetensors.safe_open(path, framework="np") as f:
+            header = json.loads((f.metadata() or {}).get("scigen", "{}"))
+        tensors = load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is no whole safetensors file ({error}). Copy it again or fit again.") from error
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path} is no scigen bundle of format {FORMAT!r}, but {header.get('format', 'something else')!r}.")
+    try:
+        network_args = header["network"]["args"]
+        network_class = construct(header["network"]["class"], NETWORKS, "network")
+        codec_class = construct(header["codec"]["class"], CODECS, "codec")
+        arrays = {k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if k.startswith("codec.")}
+        codec = codec_class.restore(dict(header["codec"]["settings"]), arrays)
+        network = network_class(**network_args)
+        network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+        sampling = Sampling(**{**header["sampling"], "sigmas": tuple(header["sampling"]["sigmas"])})
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise UserError(f"The bundle {path} does not fit its own description: {error}. Was it edited, or made by another version?") from error
+    return Bundle(
+        network, header["network"]["class"], network_args, header["sigma_data"], codec, sampling,
+        header["domain"], header["role"], header["provenance"],
+    )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a bundle's numbers depend on."""
+    import scigen
+
+    return dict(scigen=scigen.__version__, python=sys.version.split()[0], torch=torch.__version__, numpy=np.__version__)

@@ -1,0 +1,102 @@
+"""Codec: the field's translation between archives in physical units and the network's normalised tensors.
+
+It travels inside the bundle (JSON settings and arrays), so it needs neither Lightning nor Hydra nor training data.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from scigen.core.operator import Operator
+
+
+class Codec(ABC):
+    """What turns an archive sample into a condition, and a network sample into physical fields."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape (C, *S) of one network sample."""
+
+    @property
+    @abstractmethod
+    def fields(self) -> int:
+        """Number K of condition fields."""
+
+    @property
+    @abstractmethod
+    def scalars(self) -> int:
+        """Number of condition scalars."""
+
+    @property
+    def measured(self) -> Operator | None:
+        """A, when samples are to be held exactly to condition["measurement"] = A x; None otherwise."""
+        return None
+
+    @abstractmethod
+    def prepare(self, archive: xr.Dataset) -> xr.Dataset:
+        """Check an input archive and bring it to what `condition` takes, lazily: right grid, variables and units.
+
+        Raises:
+            UserError: if the archive does not fit the bundle; the message says how.
+        """
+
+    @abstractmethod
+    def samples(self, inputs: xr.Dataset) -> Sequence[str]:
+        """One key per sample of prepared inputs (a time, a specimen, a slice): what addresses its members' noise."""
+
+    @abstractmethod
+    def condition(self, inputs: xr.Dataset, index: slice | Sequence[int]) -> dict[str, Tensor]:
+        """The condition of the samples at `index` of prepared inputs: tensors, batch first, float32."""
+
+    @abstractmethod
+    def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: slice | Sequence[int]) -> Tensor:
+        """Normalised network samples (B, C, *S) of the true fields at `index`."""
+
+    @abstractmethod
+    def decode(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """Physical fields (B, C, *S) of network samples x (B, C, *S) drawn under `condition`."""
+
+    @abstractmethod
+    def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> "Layout":
+        """How the samples of prepared inputs are written: on the bundle's own grid, or oriented as `archive` is."""
+
+    @property
+    @abstractmethod
+    def variables(self) -> dict[str, dict[str, Any]]:
+        """CF attributes of the C output variables, by name, in channel order."""
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(settings as JSON types, arrays) that `restore` rebuilds the codec from."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """Inverse of `state`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How samples are written.
+
+    Attributes:
+        coords: coordinates of the samples and of their space, no data and no member dimension; dims in the order (sample, *space).
+        dims: names of these dimensions.
+        arrange: from fields (…, *S) as the codec decodes them to the order of `coords`.
+    """
+
+    coords: xr.Dataset
+    dims: tuple[str, ...]
+    arrange: Callable[[np.ndarray], np.ndarray] = lambda fields: fields
+
+
+def tensor(values: np.ndarray) -> Tensor:
+    """float32 tensor of an array's values, owning its memory."""
+    return torch.from_numpy(np.array(values, dtype=np.float32, copy=True))

@@ -1,0 +1,126 @@
+"""Archive to normalised batches, each addressed by its number, so that a resumed run sees the same ones."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from scigen.core import addressed
+from scigen.core.codec import Codec
+from scigen.core.methods.base import Batch
+from scigen.errors import UserError
+
+
+class SampleStream(IterableDataset):
+    """Micro-batches 0, 1, …: every epoch is a fresh permutation of the samples, a function of (seed, epoch).
+
+    Attributes:
+        start: number of the first micro-batch that iterating gives; set it to resume.
+    """
+
+    def __init__(self, count: int, batch: int, total: int, seed: int = 0) -> None:
+        """Set the stream.
+
+        Args:
+            count: number of samples.
+            batch: samples per micro-batch.
+            total: number of micro-batches.
+            seed: of the order.
+
+        Raises:
+            UserError: if there is no sample.
+        """
+        if count < 1:
+            raise UserError("There are no training samples.")
+        self.count, self.batch, self.total, self.seed, self.start = count, batch, total, seed, 0
+
+    def __len__(self) -> int:
+        """Number of micro-batches from the first, whatever `start` is."""
+        return self.total
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The permutation of an epoch."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.count)
+
+    def indices(self, number: int) -> np.ndarray:
+        """Positions of the samples of a micro-batch; batches run on across the ends of epochs."""
+        places = np.arange(number * self.batch, (number + 1) * self.batch)
+        epochs = places // self.count
+        orders = {int(e): self._cached(int(e)) for e in np.unique(epochs)}
+        return np.array([orders[int(e)][p % self.count] for e, p in zip(epochs, places, strict=True)])
+
+    def _cached(self, epoch: int) -> np.ndarray:
+        known: dict[int, np.ndarray] = self.__dict__.setdefault("_orders", {})
+        if epoch not in known:
+            while len(known) > 1:
+                known.pop(next(iter(known)))
+            known[epoch] = self.order(epoch)
+        return known[epoch]
+
+    def get(self, indices: np.ndarray) -> Batch:
+        """The samples at these positions."""
+        raise TypeError("SampleStream is abstract: use ArchiveStream or PairStream.")
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Micro-batches from `start` on."""
+        return (self.get(self.indices(i)) for i in range(self.start, self.total))
+
+    def loader(self) -> DataLoader:
+        """A loader that passes the batches through."""
+        return DataLoader(self, batch_size=None)
+
+
+class ArchiveStream(SampleStream):
+    """Batches of data: x and condition of archive samples."""
+
+    def __init__(
+        self, codec: Codec, truth: xr.Dataset, inputs: xr.Dataset, batch: int, total: int, seed: int = 0
+    ) -> None:
+        """Set codec, true fields and prepared inputs (same samples)."""
+        super().__init__(len(codec.samples(inputs)), batch, total, seed)
+        self.codec, self.truth, self.inputs = codec, truth, inputs
+
+    def get(self, indices: np.ndarray) -> Batch:
+        """x and condition at these positions."""
+        return Batch(self.codec.encode(self.truth, self.inputs, indices), self.codec.condition(self.inputs, indices))
+
+
+class PairStream(SampleStream):
+    """Batches of a teacher's pairs: end point, condition, and the noise that leads there, remade from its address."""
+
+    def __init__(
+        self, codec: Codec, inputs: xr.Dataset, ends: Tensor, samples: np.ndarray, members: np.ndarray, batch: int, total: int, seed: int = 0
+    ) -> None:
+        """Set the pairs.
+
+        Args:
+            codec: of the teacher.
+            inputs: prepared inputs.
+            ends: end points, (pairs, C, *S), normalised.
+            samples: position in `inputs` of each pair.
+            members: member number of each pair's noise.
+            batch: pairs per micro-batch.
+            total: number of micro-batches.
+            seed: of order and noise.
+        """
+        super().__init__(len(ends), batch, total, seed)
+        self.codec, self.inputs, self.ends, self.samples, self.members = codec, inputs, ends, samples, members
+        self.keys = codec.samples(inputs)
+
+    def noise(self, indices: np.ndarray) -> Tensor:
+        """Unit-variance noise of these pairs, (B, C, *S)."""
+        return pair_noise(self.codec, [self.keys[i] for i in self.samples[indices]], self.members[indices], self.seed)
+
+    def get(self, indices: np.ndarray) -> Batch:
+        """End points, conditions and noise of these pairs."""
+        condition = self.codec.condition(self.inputs, self.samples[indices])
+        return Batch(self.ends[torch.from_numpy(indices)], condition, self.noise(indices))
+
+
+def pair_noise(codec: Codec, samples: list[str], members: np.ndarray, seed: int) -> Tensor:
+    """Noise of pairs, addressed apart from that of ensembles: (B, C, *S)."""
+    rows = [addressed.normal(seed, f"pair|{s}", int(m), codec.shape) for s, m in zip(samples, members, strict=True)]
+    return torch.from_numpy(np.stack(rows))

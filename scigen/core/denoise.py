@@ -1,0 +1,95 @@
+"""The denoiser D(x; σ, c) ≈ E[x₀ | x_σ = x, c]: a preconditioned network, and what follows from it.
+
+D(x; σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, c_noise(σ))            Karras et al. 2022, arXiv:2206.00364, table 1
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from scigen.core.networks import Condition
+from scigen.errors import UserError
+
+__all__ = ["Condition", "Denoiser", "DenoiserLike", "expand", "loss_weight", "preconditioning", "score", "slope", "v_prediction", "velocity"]
+
+DenoiserLike = Callable[[Tensor, Tensor, Condition | None], Tensor]
+"""Whatever maps (x (B, C, *S), sigma (B,), condition) to E[x₀ | x_σ]: a Denoiser, an oracle, a guided denoiser."""
+
+
+def expand(v: Tensor, like: Tensor) -> Tensor:
+    """Append singleton dims to v (B,) until it broadcasts against `like` (B, …), in its dtype and on its device."""
+    return v.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def preconditioning(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four EDM coefficients (c_skip, c_out, c_in, c_noise) at σ, each of σ's shape.
+
+    They give network inputs and targets of unit variance for data of standard deviation σ_data. At σ = 0 they are
+    (1, 0, 1/σ_data, finite): D(x; 0) = x.
+    """
+    total = (sigma**2 + sigma_data**2).sqrt()
+    c_noise = 0.25 * sigma.clamp_min(torch.finfo(sigma.dtype).tiny).log()
+    return sigma_data**2 / total**2, sigma * sigma_data / total, 1 / total, c_noise
+
+
+def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """λ(σ) = (σ² + σ_data²) / (σ σ_data)² = 1 / c_out²: makes λ‖D − x₀‖² a unit-weight loss on the network output."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+class Denoiser(nn.Module):
+    """EDM preconditioning around a network."""
+
+    def __init__(self, network: nn.Module, sigma_data: float = 1.0) -> None:
+        """Wrap `network(x, c_noise, condition)`.
+
+        Args:
+            network: F; maps (B, C, *S), (B,), condition to (B, C, *S).
+            sigma_data: standard deviation of the (normalised) data around its unconditional mean.
+
+        Raises:
+            UserError: if sigma_data is not positive.
+        """
+        super().__init__()
+        if not sigma_data > 0:
+            raise UserError(f"sigma_data={sigma_data} must be positive: is the data constant?")
+        self.network = network
+        self.sigma_data = float(sigma_data)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
+        """Denoise.
+
+        Args:
+            x: noisy samples, (B, C, *S), normalised.
+            sigma: noise levels, (B,) or a scalar.
+            condition: what the samples are conditioned on, batch first.
+
+        Returns:
+            E[x₀ | x_σ = x, condition], (B, C, *S).
+        """
+        sigma = torch.as_tensor(sigma, device=x.device).to(torch.float64).expand(x.shape[0])
+        c_skip, c_out, c_in, c_noise = preconditioning(sigma, self.sigma_data)
+        f = self.network(expand(c_in, x) * x, c_noise.to(x.dtype), condition)
+        return expand(c_skip, x) * x + expand(c_out, x) * f.to(x.dtype)
+
+
+def slope(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    """dx/dσ of the probability-flow ODE, (x_σ − D)/σ; also the predicted noise ε. Shapes (B, …), sigma (B,)."""
+    return (x - denoised) / expand(sigma, x)
+
+
+def score(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    """∇ log p(x_σ) = (D − x_σ)/σ² (Tweedie)."""
+    return (denoised - x) / expand(sigma, x) ** 2
+
+
+def velocity(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    """Flow velocity u = ε − x₀ of the straight path (1 − τ) x₀ + τ ε, at the point that x_σ maps to."""
+    return slope(x, denoised, sigma) - denoised
+
+
+def v_prediction(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+    """v = α ε − s x₀ of the variance-preserving process with α = 1/√(1+σ²), s = σ/√(1+σ²)."""
+    alpha = expand((1 + sigma**2).rsqrt(), x)
+    return alpha * (slope(x, denoised, sigma) - expand(sigma, x) * denoised)

@@ -1,0 +1,100 @@
+"""Domain: what a field provides for fitting and judging. Sampling needs none of it: that is the codec's."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from scigen.core.codec import Codec
+from scigen.plots.table import Table
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples of one use: true fields and prepared inputs, sample by sample."""
+
+    truth: xr.Dataset
+    inputs: xr.Dataset
+
+
+@dataclass(frozen=True)
+class Data:
+    """An archive made ready.
+
+    Attributes:
+        train, validation, test: the splits.
+        codec: with statistics of the training split.
+        fingerprint: of the archive (16 hex digits).
+        source: what a person calls it.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    codec: Codec
+    fingerprint: str
+    source: str
+
+
+class Domain(ABC):
+    """A field: weather, materials, MRI.
+
+    Attributes:
+        name: as in `domain=<name>`.
+    """
+
+    name: str
+
+    @abstractmethod
+    def synth(self, path: Path) -> Path:
+        """Make the default data at `path` unless it is there; returns the path."""
+
+    @abstractmethod
+    def open(self, cache: Path, codec: Codec | None = None) -> Data:
+        """Open the configured archive, check it, split it, fit the codec's statistics.
+
+        Args:
+            cache: folder for the default data, which is made there where no archive is configured.
+            codec: of a teacher that was given; used instead of a new one.
+
+        Raises:
+            UserError: if the archive is not fit to train on, or does not fit the codec.
+        """
+
+    @abstractmethod
+    def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
+        """Cheap deterministic answers by name, as samples archives of one member."""
+
+    def exact(self, codec: Codec, split: Split, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]] | None:
+        """Blocks like `Bundle.blocks` of the exact law, driven by the same noise; None where it is not known."""
+        return None
+
+    def known(self, codec: Codec, split: Split) -> dict[str, Any] | None:
+        """Numbers of the exact law in closed form; None where it is not known."""
+        return None
+
+    @abstractmethod
+    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], codec: Codec | None = None) -> xr.Dataset:
+        """Every number of the report: contenders by name, judged against the truth."""
+
+    @abstractmethod
+    def tables(self, report: xr.Dataset) -> Sequence[Table]:
+        """The report's tables, for terminal and page."""
+
+    @abstractmethod
+    def verdict(self, report: xr.Dataset) -> str:
+        """The report in a sentence or two."""
+
+    @abstractmethod
+    def to_json(self, report: xr.Dataset) -> dict[str, Any]:
+        """The report as JSON types."""
+
+    @abstractmethod
+    def figures(
+        self, report: xr.Dataset, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], folder: Path
+    ) -> list[tuple[str, Path]]:
+        """Pictures of the report: (caption, path of the PNG)."""

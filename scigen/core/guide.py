@@ -1,0 +1,40 @@
+"""Denoisers that use the measurement: wrappers with the Denoiser's interface, so that samplers and methods never know.
+
+For exact measurements y = A x every sample, and so the mean E[x₀ | x_σ, y], satisfies A D = y.
+"""
+
+from torch import Tensor, nn
+
+from scigen.core.denoise import Condition
+from scigen.core.operator import Operator
+from scigen.errors import UserError
+
+
+class Consistent(nn.Module):
+    """D + A⁺(y − A D): the denoiser moved onto the exact measurement, condition["measurement"]."""
+
+    def __init__(self, denoiser: nn.Module, operator: Operator) -> None:
+        """Wrap a denoiser.
+
+        Args:
+            denoiser: D(x, sigma, condition).
+            operator: A, with a right inverse A⁺ (`Operator.inverse`).
+        """
+        super().__init__()
+        self.denoiser, self.operator = denoiser, operator
+
+    @property
+    def sigma_data(self) -> float:
+        """Of the wrapped denoiser."""
+        return self.denoiser.sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
+        """Denoise and correct: (B, C, *S).
+
+        Raises:
+            UserError: if the condition has no measurement.
+        """
+        if not condition or "measurement" not in condition:
+            raise UserError("This model holds its samples to a measurement; the condition must have a 'measurement'.")
+        denoised = self.denoiser(x, sigma, condition)
+        return denoised + self.operator.inverse(condition["measurement"].to(x) - self.operator(denoised))

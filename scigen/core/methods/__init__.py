@@ -1,0 +1,1 @@
+"""Training methods: one file each, the same stems as configs/method/."""

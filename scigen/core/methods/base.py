@@ -1,0 +1,88 @@
+"""Method: what a way of training says about itself; the driver in core/train.py knows nothing else.
+
+A new method is one file with a final class and one YAML of the same stem.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scigen.core.denoise import Condition
+from scigen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training samples.
+
+    Attributes:
+        x: normalised samples, (B, C, *S): data, or a teacher's end points where `noise` is given.
+        condition: batch first.
+        noise: unit-variance noise (B, C, *S) from which the teacher's ODE leads to x; None for data.
+    """
+
+    x: Tensor
+    condition: dict[str, Tensor]
+    noise: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        condition = {k: v.to(device, non_blocking=True) for k, v in self.condition.items()}
+        return Batch(self.x.to(device), condition, None if self.noise is None else self.noise.to(device))
+
+
+class Method(nn.Module, ABC):
+    """A way of training a student.
+
+    Attributes:
+        student: what is kept: a denoiser (B, C, *S), sigma (B,), condition → (B, C, *S).
+        pairs: number of cached teacher pairs (noise, end point) that it trains on; 0 for data.
+    """
+
+    student: nn.Module
+    pairs: int = 0
+
+    def learners(self) -> dict[str, nn.Module]:
+        """The modules that have an optimiser each."""
+        return {"student": self.student}
+
+    def turn(self, step: int) -> str:
+        """Which learner's turn it is at this step."""
+        return "student"
+
+    def at(self, progress: float) -> None:
+        """Called before each step with the share of training done, in [0, 1): for curricula."""
+
+    @abstractmethod
+    def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
+        """Scalars to log; the one called "loss" is minimised. Random numbers come from the global generator."""
+
+
+class Distiller(Method, ABC):
+    """A method that trains a student from a frozen teacher.
+
+    Attributes:
+        teacher: D of the teacher, frozen, in evaluation mode.
+        sigmas: the student's levels, decreasing: it will take len(sigmas) calls at most.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, sigmas: Sequence[float]) -> None:
+        """Set student, teacher and the student's levels.
+
+        Raises:
+            UserError: if the levels are not positive and decreasing.
+        """
+        super().__init__()
+        if not sigmas or min(sigmas) <= 0 or any(b >= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+            raise UserError(f"method.sigmas={list(sigmas)}: a student's levels must be positive and decreasing.")
+        self.student, self.sigmas = student, tuple(float(s) for s in sigmas)
+        self.teacher = teacher.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Switch the mode of everything but the teacher."""
+        super().train(mode)
+        self.teacher.eval()
+        return self

@@ -1,0 +1,188 @@
+"""scigen's U-Net in any number of space dimensions, for fields of any size.
+
+One set of weights serves every resolution. Normalisation is per pixel and there is no global attention, so a pixel of
+the output depends on a finite neighbourhood (`radius`); axes may be periodic; noise level and scalars enter by FiLM.
+It is the same function in training and evaluation (dropout aside) and differentiable in forward mode.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scigen.core.networks import Condition
+from scigen.errors import UserError
+
+_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_UP = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+class PixelNorm(nn.Module):
+    """x / rms over the channels of each pixel, with a learned gain a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *S) to the same shape."""
+        scale = (x.square().mean(1, keepdim=True) + 1e-6).rsqrt()
+        return x * scale * self.gain.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class PaddedConv(nn.Module):
+    """A 3-wide convolution that keeps the size: wrapped along periodic axes, zeros beyond the others."""
+
+    def __init__(self, channels_in: int, channels_out: int, periodic: Sequence[bool], gain: float = 1.0) -> None:
+        super().__init__()
+        space = len(periodic)
+        self.wrap = [1 if p else 0 for p in reversed(periodic) for _ in range(2)]
+        self.conv = _CONV[space](channels_in, channels_out, 3, padding=[0 if p else 1 for p in periodic])
+        with torch.no_grad():
+            self.conv.weight.mul_(gain)
+            self.conv.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, *S) to (B, C_out, *S)."""
+        return self.conv(functional.pad(x, self.wrap, mode="circular") if any(self.wrap) else x)
+
+
+class Block(nn.Module):
+    """x + conv(silu(film(norm(conv(silu(norm(x))))))), with a 1-wide skip where the channels change."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int, periodic: Sequence[bool], dropout: float):
+        super().__init__()
+        self.norm1, self.norm2 = PixelNorm(channels_in), PixelNorm(channels_out)
+        self.conv1 = PaddedConv(channels_in, channels_out, periodic)
+        self.conv2 = PaddedConv(channels_out, channels_out, periodic, gain=0.1)
+        self.film = nn.Linear(embedding, 2 * channels_out)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = _CONV[len(periodic)](channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x (B, C_in, *S), embedding (B, E) to (B, C_out, *S)."""
+        scale, shift = self.film(embedding).reshape(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        h = self.conv1(functional.silu(self.norm1(x)))
+        h = functional.silu(self.norm2(h) * (1 + scale) + shift)
+        return self.skip(x) + self.conv2(self.dropout(h))
+
+
+class UNet(nn.Module):
+    """U-Net F(x, c_noise, condition) for (B, C, *S) in one, two or three space dimensions."""
+
+    def __init__(
+        self,
+        channels: int,
+        condition_fields: int = 0,
+        condition_scalars: int = 0,
+        *,
+        space: int = 2,
+        widths: Sequence[int] = (48, 96, 96),
+        blocks: int = 1,
+        embedding: int = 128,
+        periodic: bool | Sequence[bool] = False,
+        dropout: float = 0.0,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            channels: C of the fields that it takes and returns.
+            condition_fields: K of condition["fields"] (B, K, *S).
+            condition_scalars: K of condition["scalars"] (B, K).
+            space: number of space dimensions.
+            widths: feature channels of each level; each level halves the resolution.
+            blocks: residual blocks per level, down and up.
+            embedding: width of the embedding of noise level and scalars.
+            periodic: whether each space axis (or all) wraps around.
+            dropout: probability in the residual blocks.
+
+        Raises:
+            UserError: for a number of space dimensions other than 1, 2, 3 or a mismatch with `periodic`.
+        """
+        super().__init__()
+        axes = [periodic] * space if isinstance(periodic, bool) else list(periodic)
+        if space not in _CONV or len(axes) != space or not widths or blocks < 1:
+            raise UserError(f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks} do not fit.")
+        self.periodic, self.levels, self.blocks = axes, len(widths), blocks
+        self.condition_fields, self.condition_scalars = condition_fields, condition_scalars
+        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False)
+        self.embed = nn.Sequential(
+            nn.Linear(2 * 16 + condition_scalars, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        self.stem = PaddedConv(channels + condition_fields, widths[0], axes)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
+        for i, width in enumerate(widths):
+            self.down.append(nn.ModuleList(Block(width, width, embedding, axes, dropout) for _ in range(blocks)))
+            if i + 1 < len(widths):
+                self.shrink.append(_CONV[space](width, widths[i + 1], 2, stride=2))
+                self.grow.append(_UP[space](widths[i + 1], width, 2, stride=2))
+                self.up.append(
+                    nn.ModuleList(Block(2 * width if b == 0 else width, width, embedding, axes, dropout) for b in range(blocks))
+                )
+        self.head = PaddedConv(widths[0], channels, axes, gain=0.0)
+        self.norm = PixelNorm(widths[0])
+
+    @property
+    def multiple(self) -> int:
+        """Cells that one cell of the coarsest level spans: sizes are padded to a multiple of it."""
+        return 2 ** (self.levels - 1)
+
+    @property
+    def radius(self) -> int:
+        """Cells that a pixel of the output sees at most in each direction (for windows aligned to `multiple`)."""
+        convs = sum(2 * self.blocks * 2**i * (2 if i + 1 < self.levels else 1) for i in range(self.levels))
+        return 2 + convs + sum(2 * (2 ** (i + 1) - 2**i) for i in range(self.levels - 1))
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition | None = None) -> Tensor:
+        """Apply F.
+
+        Args:
+            x: scaled noisy fields, (B, C, *S).
+            c_noise: ¼ ln σ, (B,).
+            condition: "fields" (B, K, *S) and "scalars" (B, K), as many as built for.
+
+        Raises:
+            UserError: for a condition that does not fit, or a periodic axis whose size is no multiple of `multiple`.
+
+        Returns:
+            (B, C, *S).
+        """
+        condition = condition or {}
+        found = [condition[k].shape[1] if k in condition else 0 for k in ("fields", "scalars")]
+        if found != [self.condition_fields, self.condition_scalars]:
+            raise UserError(
+                f"The network takes {self.condition_fields} condition fields and {self.condition_scalars} scalars, not"
+                f" {found[0]} and {found[1]}."
+            )
+        angles = c_noise[:, None] * self.frequencies.to(c_noise)
+        features = [angles.sin(), angles.cos()] + ([condition["scalars"].to(x)] if self.condition_scalars else [])
+        embedding = self.embed(torch.cat(features, dim=1))
+        h = torch.cat([x, condition["fields"].to(x)], dim=1) if self.condition_fields else x
+        size = h.shape[2:]
+        h = self.stem(self._pad(h))
+        skips = []
+        for i in range(self.levels):
+            for block in self.down[i]:
+                h = block(h, embedding)
+            if i + 1 < self.levels:
+                skips.append(h)
+                h = self.shrink[i](h)
+        for i in reversed(range(self.levels - 1)):
+            h = torch.cat([self.grow[i](h), skips[i]], dim=1)
+            for block in self.up[i]:
+                h = block(h, embedding)
+        out = self.head(functional.silu(self.norm(h)))
+        return out[(..., *[slice(n) for n in size])]
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Pad at the far ends with zeros to multiples of `multiple`."""
+        missing = [-n % self.multiple for n in x.shape[2:]]
+        for axis, (m, wraps) in enumerate(zip(missing, self.periodic, strict=True)):
+            if m and wraps:
+                raise UserError(f"Periodic axis {axis} of size {x.shape[2 + axis]} must be a multiple of {self.multiple}.")
+        return functional.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x

@@ -1,0 +1,210 @@
+"""Opening an archive: a netCDF file, a glob, a folder of netCDF files or a zarr store, lazily."""
+
+import difflib
+import glob
+import hashlib
+import logging
+import warnings
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import scipy.io
+import xarray as xr
+
+from scigen.errors import UserError
+from scigen.io.blocks import lazy, values
+from scigen.io.coordinates import conventional
+
+log = logging.getLogger(__name__)
+
+NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
+PARTIAL = ".partial"
+"""Suffix of an output that is not finished."""
+
+THIN = 8
+"""Positions along each dimension that a fingerprint looks at."""
+
+
+def open_archive(path: str | Path) -> xr.Dataset:
+    """Open an archive lazily, as dask blocks along time; nothing but coordinates is read.
+
+    Packed integers are decoded. Times of the standard calendar become datetime64, those of others (noleap, 360_day, …)
+    cftime objects. The time dimension is called `time` and a member dimension `member` whatever the file calls them;
+    the length-one `number` and the `expver` of the Climate Data Store are dropped.
+
+    Args:
+        path: netCDF file, glob of files or stores, folder of netCDF files, zarr store (format 2 or 3).
+
+    Raises:
+        UserError: if nothing is there, it is no archive, a file is damaged or cut short, or files do not combine.
+    """
+    text = str(path)
+    if "://" in text:
+        raise UserError(
+            f"{text} is not a local path. Open it with xarray and call scigen.load(bundle).sample(dataset), "
+            "or copy the part that you need to this machine."
+        )
+    path = Path(text).expanduser()
+    if path.name.endswith(PARTIAL):
+        raise UserError(f"{path} is an unfinished output: run the command that makes it again.")
+    if path.is_dir() and not is_zarr(path):
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in NETCDF and p.is_file())
+        if not found:
+            inside = sorted(p.name for p in path.iterdir())[:5]
+            raise UserError(
+                f"{path} is a folder without netCDF files and no zarr store; it holds {inside or 'nothing'}. "
+                "Give a .nc file, a zarr store, a folder of .nc files or a glob such as 'folder/*.zarr'."
+            )
+    elif path.exists():
+        found = [path]
+    elif any(c in text for c in "*?["):
+        found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if not p.endswith(PARTIAL)]
+        if not found:
+            raise UserError(f"Nothing matches {text}: {_nearby(path)}.")
+    else:
+        raise UserError(f"{path} is not there: {_nearby(path)}.")
+    parts = [_open_one(p) for p in found]
+    ds = parts[0] if len(parts) == 1 else _combine(parts, found, text)
+    ds.encoding["source"] = str(path)
+    return ds
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr store."""
+    return any((path / mark).is_file() for mark in ZARR_MARKS)
+
+
+def fingerprint(ds: xr.Dataset) -> str:
+    """16 hexadecimal digits that tell archives apart, whatever their path, chunks, encoding or order of variables.
+
+    They depend on dimensions, coordinates, names, dimensions, types and units of the variables, and on at most 8 values
+    along each dimension of a variable, evenly spread: cheap for a large archive, and blind to a change between them.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    source = ds.encoding.get("source", "the archive")
+    digest = hashlib.sha256(repr(sorted((str(k), n) for k, n in ds.sizes.items())).encode())
+    for name, array in sorted(ds.variables.items(), key=lambda item: str(item[0])):
+        role = "coordinate" if name in ds.coords else "variable"
+        kind = {"M": "time", "O": "text", "S": "text", "U": "text"}.get(array.dtype.kind) or array.dtype.name
+        units = str(array.attrs.get("units", ""))
+        digest.update(repr((role, str(name), array.dims, kind, units)).encode())
+        whole = role == "coordinate" and array.ndim <= 1
+        places = {d: _spread(n, n if whole else min(n, THIN)) for d, n in array.sizes.items()}
+        thin = values(ds[name].isel(places), f"'{name}' of {source}")
+        if thin.dtype.kind == "M":
+            thin = thin.astype("datetime64[us]").astype(np.int64)
+        elif thin.dtype.kind in "OSU":
+            thin = np.array("\n".join(map(str, thin.ravel())).encode())
+        digest.update(np.ascontiguousarray(thin, thin.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """`count` positions, evenly spread over 0 … length − 1."""
+    return np.linspace(0, length - 1, count).round().astype(int)
+
+
+def _open_one(path: Path) -> xr.Dataset:
+    """Open one file or store."""
+    try:
+        if is_zarr(path):
+            ds = _open_zarr(path)
+        else:
+            _check_classic(path)
+            ds = xr.open_dataset(path, chunks=None, cache=False, decode_timedelta=False)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _complaint(path, error) from error
+    if not ds.data_vars:
+        raise UserError(f"{path} holds no variable in its root group: give an archive whose variables lie there.")
+    return lazy(conventional(ds))
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    """Open a zarr store, with or without consolidated metadata."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*consolidated metadata", category=RuntimeWarning)
+        return xr.open_dataset(path, engine="zarr", chunks=None, cache=False, decode_timedelta=False)
+
+
+def _check_classic(path: Path) -> None:
+    """See that a file of the classic netCDF formats has its full length: what is missing would be read as zeros.
+
+    Raises:
+        UserError: if it is cut short.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:3] != b"CDF" or head[4:8] == b"\xff" * 4:  # the latter: written as a stream, of unknown length
+        return
+    if head[3] == 5:  # scipy reads versions 1 and 2 only; this bound overlooks the length of the header
+        with netCDF4.Dataset(path) as classic:
+            short = path.stat().st_size < sum(v.size * v.dtype.itemsize for v in classic.variables.values())
+    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # its maps of the file are closed when they are collected
+                scipy.io.netcdf_file(path, mmap=True).close()
+            short = False
+        except (ValueError, TypeError, IndexError):
+            short = True
+    if short:
+        raise UserError(f"{path} is cut short: its header announces more data than it holds. Fetch or make it again.")
+
+
+def _complaint(path: Path, error: Exception) -> UserError:
+    """What to say when a file does not open."""
+    if "unable to decode time" in str(error).lower():
+        return UserError(
+            f"The times of {path} cannot be decoded: they need units such as 'hours since 1970-01-01' and a calendar."
+        )
+    if path.suffix.lower() in (".grib", ".grb", ".grib2", ".grb2"):
+        return UserError(f"{path} is GRIB, which is not read: convert it first, e.g. cdo -f nc4 copy in.grib out.nc.")
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head[:3] != b"CDF" and head != b"\x89HDF":
+            what = "is no netCDF file" if head else "is empty"
+            return UserError(f"{path} {what}: give a netCDF file (classic or netCDF-4) or a zarr store.")
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(f"{path} does not open ({first}): it seems damaged or cut short. Fetch or make it again.")
+
+
+def _combine(parts: list[xr.Dataset], found: list[Path], what: str) -> xr.Dataset:
+    """Join files of consecutive times, or of different variables."""
+    try:
+        ds = xr.combine_by_coords(
+            parts, data_vars="minimal", coords="minimal", compat="equals", join="exact", combine_attrs="drop_conflicts"
+        )
+    except (ValueError, TypeError, xr.MergeError) as error:
+        first = str(error).strip().splitlines()[0]
+        names = ", ".join(p.name for p in found[:4]) + (", …" if len(found) > 4 else "")
+        raise UserError(
+            f"The {len(found)} files of {what} ({names}) do not combine: {first}. They must share one grid and hold "
+            "either different times, without overlap, or different variables; give a narrower glob."
+        ) from error
+    assert isinstance(ds, xr.Dataset)
+    if "time" in ds.coords:
+        ds["time"].encoding = {k: v for k, v in parts[0]["time"].encoding.items() if k in ("units", "calendar")}
+    log.info("%s: %d files combined.", what, len(found))
+    return ds
+
+
+def _nearby(path: Path) -> str:
+    """What exists close to a path that does not, as a clause."""
+    folder = path.parent
+    if not folder.is_dir():
+        while not folder.parent.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        return f"there is no folder {folder}"
+    names = sorted(p.name for p in folder.iterdir())
+    close = [] if "*" in path.name else difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    if close:
+        return f"the closest name in that folder is {folder / close[0]}"
+    archives = [n for n in names if Path(n).suffix.lower() in (*NETCDF, ".zarr")][:5]
+    return f"the folder {folder.resolve()} holds {', '.join(archives) if archives else 'no archive'}"

@@ -1,0 +1,92 @@
+"""Blocks of time: bounded pieces of a lazy archive, and what is said when one cannot be read."""
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from scigen.errors import UserError
+
+BLOCK_BYTES = 2**25
+"""Size that a block of one variable aims at, in memory."""
+
+LARGEST_CHUNK = 2**30
+"""Chunks of a file up to this size are read whole; larger ones in parts, at the price of decompressing again."""
+
+
+def leading_dim(ds: xr.Dataset) -> str | None:
+    """The dimension that blocks run along: `time`, else the first one of the largest variable; None without any."""
+    if "time" in ds.dims:
+        return "time"
+    largest = max(ds.data_vars.values(), key=lambda v: v.size, default=None)
+    return str(largest.dims[0]) if largest is not None and largest.ndim else None
+
+
+def block_length(array: xr.DataArray, dim: str) -> int:
+    """Steps along `dim` of a block of about BLOCK_BYTES, whole chunks of the file where these are not huge."""
+    step = max(array.nbytes // max(array.sizes[dim], 1), 1)
+    length = max(BLOCK_BYTES // step, 1)
+    chunks = array.chunksizes.get(dim)
+    native = int(chunks[0]) if chunks else int(array.encoding.get("preferred_chunks", {}).get(dim, 1))
+    if native * step <= LARGEST_CHUNK:
+        length = max(native, length // native * native)
+    return min(length, max(array.sizes[dim], 1))
+
+
+def lazy(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with every variable that is still on disk cut into dask blocks along its leading dimension."""
+    dim = leading_dim(ds)
+    if dim is None:
+        return ds
+    cut = {}
+    for name, array in ds.data_vars.items():
+        if array.chunks is None and not array.variable._in_memory:
+            cut[name] = array.chunk({dim: block_length(array, dim)} if dim in array.dims else {})
+    return ds.assign(cut) if cut else ds
+
+
+def blocks(array: xr.DataArray) -> Iterator[slice]:
+    """Slices along `time` that cover an array in bounded pieces, chunk by chunk; one whole slice if it has no time."""
+    if "time" not in array.dims:
+        yield slice(None)
+        return
+    length = block_length(array, "time")
+    for start in range(0, array.sizes["time"], length):
+        yield slice(start, min(start + length, array.sizes["time"]))
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn the errors of damaged files into a `UserError`.
+
+    Args:
+        what: is being read, for the message: "'t2m' at 2019-03-01 of era5.nc".
+
+    Raises:
+        UserError: if a library cannot read or decode what the file holds.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"Cannot read {what}: {_first_line(error)}. The file seems damaged or cut short: fetch or make it again."
+        ) from error
+
+
+def values(array: xr.DataArray, what: str) -> np.ndarray:
+    """The values of a (block of an) array.
+
+    Raises:
+        UserError: if they cannot be read.
+    """
+    with reading(what):
+        return np.asarray(array.values)
+
+
+def _first_line(error: BaseException) -> str:
+    """A library's message, its first line only."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""One style and the panels that fields share: matplotlib pictures, tables and the report page."""

@@ -1,0 +1,1 @@
+"""Weather: downscaling of gridded fields from block means to the fine grid."""

@@ -1,0 +1,212 @@
+"""The weather domain: downscaling, tied together for fitting and judging."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from scigen.core import addressed
+from scigen.core.codec import Codec
+from scigen.core.domain import Data, Domain, Split
+from scigen.errors import UserError
+from scigen.io.archive import fingerprint, open_archive
+from scigen.io.coordinates import check_finite, check_times
+from scigen.metrics.ensemble import gaussian_crps
+from scigen.plots.table import Table
+from scigen.weather import metrics, plots, tables
+from scigen.weather.area import cell_weights
+from scigen.weather.data import Grid, Pair, find_variables, open_pair, split_times
+from scigen.weather.exact import Posterior
+from scigen.weather.physics import DownscalingCodec
+from scigen.weather.synth import ATTRIBUTE, Law, make
+
+log = logging.getLogger(__name__)
+CHUNK = 256  # times per block in a pass over an archive
+MEMORY = 2 * 86400.0  # s, after which the errors of two forecasts count as independent
+
+
+class Weather(Domain):
+    """Downscaling by a factor: fine fields from their block means."""
+
+    name = "weather"
+
+    def __init__(
+        self,
+        path: str | None = None,
+        coarse: str | None = None,
+        variables: Sequence[str] | Mapping[str, str] = ("t2m", "u10", "v10"),
+        static: Sequence[str] | str | None = None,
+        factor: int = 8,
+        split: Sequence[float] = (0.7, 0.05, 0.25),
+        gap: str | int = "1D",
+        synth: Mapping[str, int] | None = None,
+    ) -> None:
+        """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
+        self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
+        self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
+
+    def synth(self, path: Path) -> Path:
+        """Make the synthetic climate at `path` (zarr) unless it is there."""
+        if not path.exists():
+            args = dict(self.settings)
+            times, step = args.pop("times", 8192), args.pop("step_hours", 6)
+            log.info("making the default data, %d times, at %s", times, path)
+            partial = path.with_name(path.name + ".partial")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(Law(**args), times, step).chunk(time=512).to_zarr(partial, mode="w", consolidated=False)
+            partial.rename(path)
+        return path
+
+    def open(self, cache: Path, codec: Codec | None = None) -> Data:
+        """Open the archive (or make the default one under `cache`), check, split and normalise it."""
+        path = self.path
+        if path is None:
+            name = "-".join(f"{k}{v}" for k, v in sorted(self.settings.items()))
+            path = str(self.synth(cache / f"weather-{name}.zarr"))
+        pair = open_pair(path, coarse=self.coarse, variables=self.variables, factor=self.factor, static=self.static)
+        time = str(next(iter(pair.fine.data_vars.values())).dims[0])
+        check_times(pair.fine)
+        check_finite(pair.fine)
+        if self.coarse is not None:
+            check_finite(pair.coarse)
+        parts = split_times(pair.fine.indexes[time], self.split, self.gap)
+        splits = {k: Split(*(ds.isel({time: s}).load() for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
+        if codec is None:
+            codec = make_codec(pair, splits["train"], conserve=self.coarse is None)
+        elif not isinstance(codec, DownscalingCodec):
+            raise UserError("The teacher's bundle is not one for downscaling.")
+        else:
+            _check_codec(codec, pair)
+        source = self.path or f"default data ({path})"
+        return Data(splits["train"], splits["validation"], splits["test"], codec, fingerprint(pair.fine), source)
+
+    def standard(self, archive: xr.Dataset) -> xr.Dataset:
+        """The archive with canonical variable names and units."""
+        found = find_variables(archive, self.variables)
+        return found.assign_attrs(archive.attrs)
+
+    def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
+        """Bilinear interpolation of the coarse fields."""
+        assert isinstance(codec, DownscalingCodec)
+        coarse = torch.from_numpy(np.stack([split.inputs[v].values for v in codec.variables], axis=1).astype(np.float64))
+        fields = codec.interpolation(coarse).float().numpy()
+        layout = codec.layout(split.inputs)
+        out, dims = layout.coords.copy(), layout.dims
+        for c, (name, attrs) in enumerate(codec.variables.items()):
+            out[name] = ((dims[0], "member", *dims[1:]), fields[:, None, c], attrs)
+        return {"interpolation": out}
+
+    def exact(self, codec: Codec, split: Split, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]] | None:
+        """Draws of the posterior of the synthetic climate, where the data come from it."""
+        posterior = self._posterior(codec, split)
+        return None if posterior is None else _exact_blocks(posterior, split.inputs, members, seed)
+
+    def known(self, codec: Codec, split: Split) -> dict[str, Any] | None:
+        """Closed-form CRPS of the exact law on these samples, area-weighted, by variable."""
+        posterior = self._posterior(codec, split)
+        if posterior is None:
+            return None
+        mean = posterior.mean(split.inputs, slice(None))
+        dims = split.truth[next(iter(codec.variables))].dims
+        weights = cell_weights(split.truth, (str(dims[1]), str(dims[2])))
+        out = {}
+        for c, name in enumerate(codec.variables):
+            crps = gaussian_crps(mean[:, c], posterior.std[c], split.truth[name].values.astype(np.float64))
+            out[name] = {"exact_crps": float((crps * weights).mean()), "exact_spread": float(np.sqrt((posterior.std[c] ** 2 * weights).mean()))}
+        return out
+
+    def _posterior(self, codec: Codec, split: Split) -> Posterior | None:
+        """The exact law, if the data are synthetic, whole, and their block means are what conditions."""
+        law = Law.of(split.truth)
+        if law is None or self.coarse is not None or not isinstance(codec, DownscalingCodec):
+            return None
+        if codec.shape[1:] != (law.size, law.size):
+            return None
+        return Posterior(law, codec)
+
+    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], codec: Codec | None = None) -> xr.Dataset:
+        """Fair CRPS, spread, ranks, coverage, spectra, tails and conservation of every contender."""
+        factor = codec.factor if isinstance(codec, DownscalingCodec) else self.factor
+        return metrics.evaluate(truth, samples, factor=factor, block=_block(truth))
+
+    def tables(self, report: xr.Dataset) -> Sequence[Table]:
+        """One table a variable."""
+        return tables.tables(report)
+
+    def verdict(self, report: xr.Dataset) -> str:
+        """Student against teacher, teacher against the exact law."""
+        return tables.verdict(report)
+
+    def to_json(self, report: xr.Dataset) -> dict[str, Any]:
+        """All numbers."""
+        return metrics.to_json(report)
+
+    def figures(
+        self, report: xr.Dataset, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], folder: Path
+    ) -> list[tuple[str, Path]]:
+        """Maps, spectra, calibration."""
+        return plots.figures(report, truth, samples, folder)
+
+
+def _block(truth: xr.Dataset) -> int:
+    """Times in a block of the bootstrap: as many as MEMORY holds, so that blocks are nearly independent; a quarter at most."""
+    time = truth.indexes["time"]
+    if len(time) < 8:
+        return 1
+    spacing = pd.to_timedelta(np.diff(time.values[:100])).to_numpy().astype("timedelta64[s]").astype(float)
+    return int(np.clip(np.ceil(MEMORY / max(float(np.median(spacing)), 1.0)), 1, len(time) // 4))
+
+
+def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
+    """The codec of a pair of archives, with statistics of the training split, in one pass."""
+    first = next(iter(pair.fine.data_vars.values()))
+    dims = (str(first.dims[1]), str(first.dims[2]))
+    grid = Grid.of(pair.fine)
+    static = [np.asarray(v.values, dtype=np.float64) for v in pair.static.data_vars.values()]
+    normal = [(v - v.mean()) / (v.std() or 1.0) for v in static]
+    shape = (0, *(pair.fine.sizes[d] for d in dims))
+    names = [str(v) for v in pair.fine.data_vars]
+    variables = {n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in ("units", "standard_name", "long_name")} for n in names}
+    coarse_stats = np.array([[float(f(train.inputs[n].values)) or 1.0 for n in names] for f in (np.mean, np.std)])
+    arguments = (grid, pair.factor, variables, np.stack(normal) if normal else np.zeros(shape), coarse_stats)
+    raw = DownscalingCodec(*arguments, conserve=conserve)
+    count = len(raw.samples(train.inputs))
+    total, square, cells = np.zeros(len(names)), np.zeros(len(names)), 0
+    for lo in range(0, count, CHUNK):
+        r: Tensor = raw.encode(train.truth, train.inputs, slice(lo, lo + CHUNK)).double()
+        total += r.sum((0, 2, 3)).numpy()
+        square += r.square().sum((0, 2, 3)).numpy()
+        cells += r[:, 0].numel()
+    mean = total / cells
+    std = np.sqrt(np.maximum(square / cells - mean**2, 0))
+    if (std <= 0).any():
+        raise UserError(f"{names[int(np.argmin(std))]} does not differ from its interpolated block means: there is nothing to learn.")
+    return DownscalingCodec(*arguments, residual_stats=np.stack([mean, std]), conserve=conserve)
+
+
+def _check_codec(codec: DownscalingCodec, pair: Pair) -> None:
+    """Refuse an archive that a given teacher was not made for."""
+    asked = [str(v) for v in pair.fine.data_vars]
+    if asked != list(codec.variables):
+        raise UserError(f"The teacher's variables are {list(codec.variables)}, in this order; data.variables={asked}. Write them as the teacher has them.")
+    if not Grid.of(pair.fine).same(codec.grid):
+        raise UserError(f"The teacher was made for another grid: {codec.grid}; the archive has {Grid.of(pair.fine)}.")
+
+
+def _exact_blocks(posterior: Posterior, inputs: xr.Dataset, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Exact draws in physical units, 16 samples at a time, with the noise that `Bundle.draw` uses."""
+    codec = posterior.codec
+    keys = codec.samples(inputs)
+    for lo in range(0, len(keys), 16):
+        index = slice(lo, min(lo + 16, len(keys)))
+        noise = np.stack([addressed.normal(seed, k, m, codec.shape) for k in keys[index] for m in range(members)])
+        mean = posterior.normalised_mean(inputs, index).repeat_interleave(members, 0)
+        condition = {k: v.repeat_interleave(members, 0) for k, v in codec.condition(inputs, index).items()}
+        fields = codec.decode(posterior.draw(mean, torch.from_numpy(noise)), condition)
+        yield lo, fields.float().numpy().reshape(-1, members, *codec.shape)

@@ -1,0 +1,61 @@
+"""Run folders: named after what they hold, reused when it is the same, refused when it is not."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from scigen.errors import UserError
+
+
+def digest(content: Any) -> str:
+    """Eight hex digits of anything JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def claim(folder: Path, content: dict[str, Any]) -> Path:
+    """Make a folder for work described by `content`, or go on in the one that has it already.
+
+    Raises:
+        UserError: if the folder belongs to other work; the message shows the first differences.
+    """
+    path = folder / "config.json"
+    content = json.loads(json.dumps(content, default=str))
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}). Remove the folder, or name another with run=.") from error
+        if found != content:
+            raise UserError(
+                f"The run folder {folder} belongs to another configuration:\n  {difference(found, content)}\n"
+                "Name another folder with run=, or leave run= out and scigen names it."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no run folder of scigen. Name another with run=.")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(content, indent=1, sort_keys=True))
+    return folder
+
+
+def difference(old: Any, new: Any, where: str = "") -> str:
+    """The first few differences between two nested configurations, one a line: key: old → new."""
+    lines: list[str] = []
+
+    def walk(a: Any, b: Any, key: str) -> None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for k in sorted(a.keys() | b.keys()):
+                walk(a.get(k), b.get(k), f"{key}.{k}".lstrip("."))
+        elif a != b:
+            lines.append(f"{key}: there {a!r}, asked for {b!r}")
+
+    walk(old, new, where)
+    return "\n  ".join(lines[:5] + ([f"and {len(lines) - 5} more"] if len(lines) > 5 else []))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,30 @@
+"""The verb inspect: what scigen sees in a bundle or an archive."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from scigen.io.archive import fingerprint, open_archive
+
+
+def run(cfg: DictConfig) -> None:
+    """Print what is at cfg.path."""
+    console = Console()
+    if Path(cfg.path).suffix == ".safetensors":
+        from scigen.core.bundle import load
+
+        bundle = load(cfg.path)
+        console.print(repr(bundle), markup=False)
+        console.print(f"fingerprint  {bundle.fingerprint()}")
+        for name, attrs in bundle.codec.variables.items():
+            console.print(f"variable     {name} [{attrs.get('units', '?')}]", markup=False)
+        levels = ", ".join(f"{s:.3g}" for s in bundle.sampling.sigmas[:6]) + (" …" if len(bundle.sampling.sigmas) > 6 else "")
+        console.print(f"sampling     {bundle.sampling.sampler}, {len(bundle.sampling.sigmas)} levels: {levels}")
+        for key in ("data", "data_fingerprint", "training_seconds", "versions", "teacher"):
+            if key in bundle.provenance:
+                console.print(f"{key:<12} {bundle.provenance[key]}", markup=False)
+        return
+    ds = open_archive(cfg.path)
+    console.print(f"fingerprint  {fingerprint(ds)}")
+    console.print(str(ds), markup=False)

@@ -1,0 +1,128 @@
+"""Bundles: round trip, safety, and ensembles that depend on nothing but their address."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+import scigen
+from scigen.core.bundle import Sampling, load
+from scigen.errors import UserError
+
+
+def test_round_trip_is_bit_identical(bundle, archive, tmp_path):
+    path = bundle.save(tmp_path / "teacher.safetensors")
+    again = scigen.load(path)
+    assert again.fingerprint() == bundle.fingerprint()
+    assert again.provenance == {"note": "test"} and again.sampling == bundle.sampling and repr(again) == repr(bundle)
+    first, second = (b.sample(archive, members=3, batch=8) for b in (bundle, again))
+    assert first.identical(second)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_output_is_what_the_input_was(bundle, archive):
+    out = bundle.sample(archive, members=3, batch=8)
+    assert out["t2m"].dims == ("time", "member", "latitude", "longitude")
+    assert out["t2m"].attrs["units"] == "K" and out["u10"].attrs["units"] == "m s-1"
+    for name in ("time", "latitude", "longitude"):
+        np.testing.assert_array_equal(out[name], archive[name])
+    assert out.attrs["scigen_nfe"] == 4 and out["member"].attrs["standard_name"] == "realization"
+
+
+def test_members_keep_the_coarse_fields(bundle, archive):
+    """The bundle's codec says y = A x is exact, so every member has the archive's block means."""
+    out = bundle.sample(archive, members=2, batch=8)
+    inputs = bundle.codec.prepare(archive)
+    for c, name in enumerate(("t2m", "u10")):
+        fields = torch.from_numpy(out[name].values.reshape(-1, 1, 8, 8).astype(np.float64))
+        means = bundle.codec.mean_operator(fields)[:, 0].reshape(7, 2, 2, 2)
+        expected = torch.from_numpy(inputs[name].values)[:, None].expand_as(means)
+        torch.testing.assert_close(means, expected.double(), rtol=0, atol=1e-3 * (1 + 4 * c))
+
+
+def test_a_member_depends_on_seed_sample_and_number_alone(bundle, archive):
+    """Bit-identical over the number of members and samples asked for, order and position in the batch."""
+    whole = bundle.sample(archive, members=5, seed=3, batch=8)
+    assert bundle.sample(archive, members=2, seed=3, batch=8).equals(whole.isel(member=slice(0, 2)))
+    some = archive.isel(time=[4])
+    assert bundle.sample(some, members=5, seed=3, batch=8).equals(whole.isel(time=[4]))
+    assert not bundle.sample(some, members=5, seed=4, batch=8).equals(whole.isel(time=[4]))
+    members = whole["t2m"].isel(time=0)
+    assert float(abs(members.isel(member=0) - members.isel(member=1)).max()) > 0.01
+
+
+def test_another_compute_batch_agrees_to_rounding(bundle, archive):
+    a, b = (bundle.sample(archive, members=5, batch=n) for n in (8, 3))
+    for name in ("t2m", "u10"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-4)
+
+
+def test_blocks_are_consecutive_and_whole(bundle, archive):
+    inputs = bundle.codec.prepare(archive)
+    for batch in (1, 4, 16, 64):
+        seen = 0
+        for start, block in bundle.blocks(inputs, 3, batch=batch):
+            assert start == seen and block.shape[1:] == (3, 2, 8, 8) and np.isfinite(block).all()
+            seen += len(block)
+        assert seen == 7
+
+
+def test_student_uses_the_first_of_its_levels(bundle):
+    student = replace(bundle, role="student", sampling=Sampling("few_step", (20.0, 1.5)))
+    assert student.sampling.grid(1) == [20.0] and student.nfe() == 2 and student.nfe(1) == 1
+    with pytest.raises(UserError, match="1 to 2"):
+        student.sampling.grid(3)
+    assert bundle.sampling.grid(1) == pytest.approx([20.0])
+    assert replace(bundle, sampling=Sampling.solver("heun", 4, 0.05, 20.0)).nfe() == 7
+
+
+def test_missing_values_in_the_input_are_named(bundle, archive):
+    archive["t2m"][2, 3, 3] = np.nan
+    with pytest.raises(UserError, match=r"t2m.*2020-01-01T12|2020-01-01T12.*t2m"):
+        bundle.sample(archive, members=2, batch=8)
+
+
+def tampered(path, change):
+    """A copy of a bundle file with a changed header."""
+    with safetensors.safe_open(path, framework="pt") as f:
+        header = json.loads(f.metadata()["scigen"])
+    change(header)
+    out = path.with_name("tampered.safetensors")
+    save_file(load_file(path), out, metadata={"scigen": json.dumps(header)})
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h["network"].update({"class": "os.system"}), "unknown network 'os.system'"),
+        (lambda h: h["codec"].update({"class": "builtins.eval"}), "unknown codec 'builtins.eval'"),
+        (lambda h: h.update({"format": "other"}), "no scigen bundle"),
+        (lambda h: h["network"]["args"].update({"widths": [8, 16]}), "does not fit its own description"),
+        (lambda h: h.pop("sampling"), "does not fit its own description"),
+        (lambda h: h["sampling"].update({"sampler": "magic"}), "Unknown sampler 'magic'"),
+    ],
+)
+def test_a_bundle_runs_no_foreign_code_and_must_fit_itself(bundle, tmp_path, change, message):
+    path = tampered(bundle.save(tmp_path / "b.safetensors"), change)
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_missing_short_and_foreign_files_are_refused(bundle, tmp_path):
+    path = bundle.save(tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match="no bundle at"):
+        load(tmp_path / "none.safetensors")
+    for keep in (10, 500, path.stat().st_size - 1):
+        short = tmp_path / f"short{keep}.safetensors"
+        short.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(UserError, match="no whole safetensors file"):
+            load(short)
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    with pytest.raises(UserError, match="no scigen bundle"):
+        load(other)

@@ -1,0 +1,186 @@
+"""The driver: resuming is bit-identical, accumulation is the large batch, learners take turns."""
+
+import copy
+import functools
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scigen.core.datamodule import ArchiveStream, SampleStream
+from scigen.core.denoise import Denoiser
+from scigen.core.methods.base import Batch, Method
+from scigen.core.methods.denoising import Denoising
+from scigen.core.networks.unet import UNet
+from scigen.core.noise import LogUniform
+from scigen.core.train import Schedule, step_seed, train
+from scigen.errors import UserError
+
+trainer = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)
+
+
+class Fixed(SampleStream):
+    """Samples that are a function of their position."""
+
+    def get(self, indices):
+        rows = [torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(int(i))) for i in indices]
+        return Batch(torch.stack(rows), {})
+
+
+def method(dropout: float = 0.2) -> Denoising:
+    torch.manual_seed(0)
+    return Denoising(Denoiser(UNet(1, widths=(8, 8), embedding=8, dropout=dropout)), LogUniform(0.1, 10))
+
+
+def state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("died", [6, 9])
+def test_a_killed_run_resumes_bit_identically(tmp_path, died):
+    schedule = Schedule(steps=14, batch=4, lr=1e-2, warmup=3, half_life=5)
+    straight = train(method(), Fixed(10, 4, 14), schedule, trainer, tmp_path / "straight", checkpoint_every=3)
+
+    def die(done, loss):
+        if done == died:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(method(), Fixed(10, 4, 14), schedule, trainer, tmp_path / "killed", checkpoint_every=3, report=die)
+    seen = []
+    other = method()
+    nn.init.ones_(next(other.parameters()))  # resuming does not lean on the initial weights
+    resumed = train(
+        other, Fixed(10, 4, 14), schedule, trainer, tmp_path / "killed", checkpoint_every=3, report=lambda done, _: seen.append(done)
+    )  # fmt: skip
+    assert seen == list(range(died // 3 * 3 - (3 if died % 3 == 0 else 0) + 1, 15))
+    for key, value in state(straight).items():
+        assert torch.equal(value, state(resumed)[key]), key
+    logs = [(tmp_path / k / "training.csv").read_text() for k in ("straight", "killed")]
+    assert logs[0].splitlines()[-1].split(",")[0] == logs[1].splitlines()[-1].split(",")[0] == "14"
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    schedule = Schedule(steps=4, batch=2, lr=1e-2)
+    first = train(method(), Fixed(10, 2, 4), schedule, trainer, tmp_path)
+    second = train(method(), Fixed(10, 2, 4), schedule, trainer, tmp_path, report=lambda *_: pytest.fail("trained again"))
+    for key, value in state(first).items():
+        assert torch.equal(value, state(second)[key])
+
+
+class Deterministic(Method):
+    """Mean squared output: a loss without random numbers, the mean of its samples'."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.student = nn.Linear(64, 64)
+
+    def loss(self, turn, batch):
+        return {"loss": self.student(batch.x.flatten(1)).square().mean()}
+
+
+def test_accumulated_micro_batches_are_the_large_batch(tmp_path):
+    large = train(Deterministic(), Fixed(10, 8, 5), Schedule(steps=5, batch=8, lr=1e-2), trainer, tmp_path / "a")
+    small = train(Deterministic(), Fixed(10, 2, 20), Schedule(steps=5, batch=8, lr=1e-2, accumulate=4), trainer, tmp_path / "b")
+    for key, value in state(large).items():
+        torch.testing.assert_close(value, state(small)[key], rtol=1e-4, atol=1e-6)
+
+
+class TwoLearners(Method):
+    """Learner b learns in two turns of three; notes the gradients it sees."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.student, self.fake = nn.Linear(64, 1), nn.Linear(64, 1)
+        self.moves = []
+        self.before = None
+
+    def learners(self):
+        return {"student": self.student, "fake": self.fake}
+
+    def turn(self, step):
+        return "student" if step % 3 == 0 else "fake"
+
+    def loss(self, turn, batch):
+        now = {k: copy.deepcopy(v.state_dict()) for k, v in self.learners().items()}
+        if self.before:
+            self.moves.append({k for k in now if any(not torch.equal(a, self.before[k][n]) for n, a in now[k].items())})
+        self.before = now
+        x = batch.x.flatten(1)
+        return {"loss": 1e6 * (self.student(x) + self.fake(x)).square().mean()}
+
+
+def test_learners_take_turns_and_every_one_is_clipped(tmp_path):
+    seen = []
+
+    class Watching(lightning.Callback):
+        pass
+
+    two = TwoLearners()
+    original = torch.optim.AdamW.step
+
+    def step(self, closure=None):
+        seen.append(sum(float(p.grad.norm()) ** 2 for g in self.param_groups for p in g["params"]) ** 0.5)
+        return original(self, closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        train(two, Fixed(10, 4, 7), Schedule(steps=7, batch=4, lr=1e-2, clip=0.5), trainer, tmp_path)
+    assert two.moves == [{"student"}, {"fake"}, {"fake"}, {"student"}, {"fake"}, {"fake"}]
+    assert all(norm == pytest.approx(0.5, rel=1e-3) for norm in seen) and len(seen) == 7
+
+
+class Broken(Deterministic):
+    def loss(self, turn, batch):
+        return {"loss": super().loss(turn, batch)["loss"] * float("nan")}
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_step(tmp_path):
+    with pytest.raises(UserError, match="nan at step 0"):
+        train(Broken(), Fixed(10, 2, 3), Schedule(steps=3, batch=2, lr=1e-2), trainer, tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    train(method(), Fixed(10, 2, 2), Schedule(steps=2, batch=2, lr=1e-2), trainer, tmp_path)
+    other = Denoising(Denoiser(UNet(1, widths=(8,), embedding=8)), LogUniform(0.1, 10))
+    with pytest.raises((UserError, RuntimeError)):
+        train(other, Fixed(10, 2, 3), Schedule(steps=3, batch=2, lr=1e-2), trainer, tmp_path)
+
+
+def test_every_epoch_sees_every_sample_once_in_its_own_order():
+    stream = SampleStream(7, 3, 100, seed=1)
+    flat = np.concatenate([stream.indices(i) for i in range(14)])
+    epochs = flat.reshape(6, 7)
+    assert all(sorted(e) == list(range(7)) for e in epochs)
+    assert len({tuple(e) for e in epochs}) > 1
+    stream.start = 5
+    assert np.array_equal(SampleStream(7, 3, 100, seed=1).indices(5), stream.indices(5))
+
+
+def test_archive_batches_are_the_archives_samples(bundle, archive):
+    inputs = bundle.codec.prepare(archive)
+    stream = ArchiveStream(bundle.codec, archive, inputs, 3, 5)
+    indices = stream.indices(0)
+    batch = stream.get(indices)
+    fields = bundle.codec.decode(batch.x, batch.condition)
+    expected = np.stack([archive[n].values[indices] for n in ("t2m", "u10")], axis=1)
+    np.testing.assert_allclose(fields.numpy(), expected, atol=1e-4)
+
+
+def test_seeds_of_steps_differ():
+    seeds = {step_seed(s, i, r) for s in range(3) for i in range(200) for r in range(3)}
+    assert len(seeds) == 1800
+
+
+@pytest.mark.parametrize("bad", [dict(steps=0), dict(batch=5, accumulate=2), dict(lr=0.0)])
+def test_bad_schedules_are_refused(bad):
+    with pytest.raises(UserError):
+        Schedule(**({"steps": 1, "batch": 4, "lr": 1e-3} | bad))
