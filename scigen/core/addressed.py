@@ -63,7 +63,8 @@ def normal(
         position = (position << np.uint64(21)) | index.reshape(-1, *[1] * (len(space) - 1 - axis))
     channel = np.arange(channels, dtype=np.uint64).reshape(-1, *[1] * len(space))
     last = (np.uint64(draw) << np.uint64(16)) | channel
-    words = philox([position & _LOW, position >> _HALF, np.uint64(member), last], sample_key(seed, sample))
+    counter = [position & _LOW, position >> _HALF, np.asarray(member, dtype=np.uint64), last]
+    words = philox(counter, sample_key(seed, sample))
     u, v = ((((hi << _HALF) | lo) >> np.uint64(11)).astype(np.float64) for hi, lo in (words[:2], words[2:]))
     radius = np.sqrt(-2.0 * np.log((u + 0.5) * 2.0**-53))
     return (radius * np.cos(2 * np.pi * 2.0**-53 * v)).astype(np.float32)

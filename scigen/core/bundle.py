@@ -1,7 +1,7 @@
 """Bundle: a trained denoiser with all that it takes to sample it, in one safetensors file.
 
-The file holds the weights, the codec's arrays and one JSON header: network and its arguments, σ grid, variables with units,
-grid, statistics, provenance. It loads without Lightning or Hydra, and runs no code but the classes listed here.
+The file holds the weights, the codec's arrays and one JSON header: network and its arguments, σ grid, variables with
+units, grid, statistics, provenance. It loads without Lightning or Hydra, and runs no code but the classes listed here.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from scigen.core import addressed, sample
 from scigen.core.codec import Codec
-from scigen.core.denoise import Denoiser
+from scigen.core.denoise import Denoiser, DenoiserModule
 from scigen.core.guide import Consistent
 from scigen.core.noise import karras_sigmas
 from scigen.errors import UserError
@@ -99,7 +99,7 @@ class Bundle:
 
     def __post_init__(self) -> None:
         """Assemble the denoiser: preconditioned, and held to the measurement where the codec says so."""
-        self.denoiser: nn.Module = Denoiser(self.network, self.sigma_data)
+        self.denoiser: DenoiserModule = Denoiser(self.network, self.sigma_data)
         if self.codec.measured is not None:
             self.denoiser = Consistent(self.denoiser, self.codec.measured)
         self.denoiser.eval().requires_grad_(False)
@@ -113,6 +113,11 @@ class Bundle:
             f" {self.network_class.rsplit('.', 1)[-1]} of {parameters / 1e6:.2f} M parameters,"
             f" {self.sampling.sampler} with {len(self.sampling.sigmas)} steps>"
         )
+
+    def to(self, device: torch.device) -> "Bundle":
+        """Move the network to a device; returns the bundle itself."""
+        self.denoiser.to(device)
+        return self
 
     def fingerprint(self) -> str:
         """16 hex digits of weights, codec and sampling."""
@@ -163,7 +168,9 @@ class Bundle:
         device = next(self.network.parameters()).device
 
         def noise(draw: int) -> Tensor:
-            rows = [addressed.normal(seed, s, m, self.codec.shape, draw=draw) for s, m in zip(samples, members, strict=True)]
+            rows = [
+                addressed.normal(seed, s, m, self.codec.shape, draw=draw) for s, m in zip(samples, members, strict=True)
+            ]
             return torch.from_numpy(np.stack(rows)).to(device)
 
         condition = {k: v.to(device) for k, v in condition.items()}
@@ -189,7 +196,8 @@ class Bundle:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Sample prepared inputs in order of their samples, at one fixed compute batch.
 
-        The last batch is padded, so that the network always runs on `batch` rows and a field does not depend on what else was asked for.
+        The last batch is padded, so that the network always runs on `batch` rows and a field does not depend on what
+        else was asked for.
 
         Args:
             inputs: what `codec.prepare` returned.
@@ -214,7 +222,9 @@ class Bundle:
             own = self.codec.condition(inputs, slice(low, high))
             pick = torch.tensor([r // members - low for r in rows])
             condition = {k: v[pick] for k, v in own.items()}
-            fields, _ = self.draw(condition, [keys[r // members] for r in rows], [r % members for r in rows], seed, steps)
+            fields, _ = self.draw(
+                condition, [keys[r // members] for r in rows], [r % members for r in rows], seed, steps
+            )
             useful = min(batch, total - first)
             open_block += list(fields[:useful].to("cpu", torch.float32).numpy())
             whole = len(open_block) // members
@@ -244,7 +254,9 @@ class Bundle:
             The variables as (sample, member, *space) float32 with coordinates, units and provenance.
         """
         inputs = self.codec.prepare(archive)
-        fields = np.concatenate([block for _, block in self.blocks(inputs, members, seed=seed, steps=steps, batch=batch)])
+        fields = np.concatenate(
+            [block for _, block in self.blocks(inputs, members, seed=seed, steps=steps, batch=batch)]
+        )
         layout = self.codec.layout(inputs, archive)
         first, *space = layout.dims
         out = layout.coords.assign_coords(member=("member", np.arange(members), {"standard_name": "realization"}))
@@ -295,7 +307,9 @@ def load(path: str | Path) -> Bundle:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is no whole safetensors file ({error}). Copy it again or fit again.") from error
     if header.get("format") != FORMAT:
-        raise UserError(f"{path} is no scigen bundle of format {FORMAT!r}, but {header.get('format', 'something else')!r}.")
+        raise UserError(
+            f"{path} is no scigen bundle of format {FORMAT!r}, but {header.get('format', 'something else')!r}."
+        )
     try:
         network_args = header["network"]["args"]
         network_class = construct(header["network"]["class"], NETWORKS, "network")
@@ -306,7 +320,9 @@ def load(path: str | Path) -> Bundle:
         network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
         sampling = Sampling(**{**header["sampling"], "sigmas": tuple(header["sampling"]["sigmas"])})
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise UserError(f"The bundle {path} does not fit its own description: {error}. Was it edited, or made by another version?") from error
+        raise UserError(
+            f"The bundle {path} does not fit its own description: {error}. Was it edited, or made by another version?"
+        ) from error
     return Bundle(
         network, header["network"]["class"], network_args, header["sigma_data"], codec, sampling,
         header["domain"], header["role"], header["provenance"],

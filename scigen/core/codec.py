@@ -15,6 +15,9 @@ from torch import Tensor
 
 from scigen.core.operator import Operator
 
+Index = slice | Sequence[int] | np.ndarray
+"""Positions of samples."""
+
 
 class Codec(ABC):
     """What turns an archive sample into a condition, and a network sample into physical fields."""
@@ -52,11 +55,11 @@ class Codec(ABC):
         """One key per sample of prepared inputs (a time, a specimen, a slice): what addresses its members' noise."""
 
     @abstractmethod
-    def condition(self, inputs: xr.Dataset, index: slice | Sequence[int]) -> dict[str, Tensor]:
+    def condition(self, inputs: xr.Dataset, index: Index) -> dict[str, Tensor]:
         """The condition of the samples at `index` of prepared inputs: tensors, batch first, float32."""
 
     @abstractmethod
-    def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: slice | Sequence[int]) -> Tensor:
+    def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Normalised network samples (B, C, *S) of the true fields at `index`."""
 
     @abstractmethod
@@ -87,7 +90,8 @@ class Layout:
     """How samples are written.
 
     Attributes:
-        coords: coordinates of the samples and of their space, no data and no member dimension; dims in the order (sample, *space).
+        coords: coordinates of the samples and of their space, no data and no member dimension; dims in the order
+            (sample, *space).
         dims: names of these dimensions.
         arrange: from fields (…, *S) as the codec decodes them to the order of `coords`.
     """

@@ -92,7 +92,15 @@ class PairStream(SampleStream):
     """Batches of a teacher's pairs: end point, condition, and the noise that leads there, remade from its address."""
 
     def __init__(
-        self, codec: Codec, inputs: xr.Dataset, ends: Tensor, samples: np.ndarray, members: np.ndarray, batch: int, total: int, seed: int = 0
+        self,
+        codec: Codec,
+        inputs: xr.Dataset,
+        ends: Tensor,
+        samples: np.ndarray,
+        members: np.ndarray,
+        batch: int,
+        total: int,
+        seed: int = 0,
     ) -> None:
         """Set the pairs.
 

@@ -11,7 +11,19 @@ from torch import Tensor, nn
 from scigen.core.networks import Condition
 from scigen.errors import UserError
 
-__all__ = ["Condition", "Denoiser", "DenoiserLike", "expand", "loss_weight", "preconditioning", "score", "slope", "v_prediction", "velocity"]
+__all__ = [
+    "Condition",
+    "Denoiser",
+    "DenoiserLike",
+    "DenoiserModule",
+    "expand",
+    "loss_weight",
+    "preconditioning",
+    "score",
+    "slope",
+    "v_prediction",
+    "velocity",
+]
 
 DenoiserLike = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """Whatever maps (x (B, C, *S), sigma (B,), condition) to E[x₀ | x_σ]: a Denoiser, an oracle, a guided denoiser."""
@@ -38,7 +50,17 @@ def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-class Denoiser(nn.Module):
+class DenoiserModule(nn.Module):
+    """A denoiser with weights: what methods train and bundles hold.
+
+    Attributes:
+        sigma_data: standard deviation of the (normalised) data around its unconditional mean; losses are scaled by it.
+    """
+
+    sigma_data: float
+
+
+class Denoiser(DenoiserModule):
     """EDM preconditioning around a network."""
 
     def __init__(self, network: nn.Module, sigma_data: float = 1.0) -> None:

@@ -66,6 +66,10 @@ class Domain(ABC):
         """
 
     @abstractmethod
+    def standard(self, archive: xr.Dataset) -> xr.Dataset:
+        """An archive of the truth with the names and units that samples have, lazily."""
+
+    @abstractmethod
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
         """Cheap deterministic answers by name, as samples archives of one member."""
 

@@ -9,8 +9,8 @@ from torch import nn
 class EMA(nn.Module):
     """θ̄ ← β θ̄ + (1 − β) θ after each step, β = ½^(1/half_life), shorter at the start so that it forgets the beginning.
 
-    The half-life grows with the steps done until it reaches the one asked for (`ramp` of them at most), as in EDM's training.
-    Parameters are averaged in float32; buffers are copied.
+    The half-life grows with the steps done until it reaches the one asked for (`ramp` of them at most), as in EDM's
+    training. Parameters are averaged in the precision that they have; buffers are copied.
     """
 
     steps: torch.Tensor
@@ -39,6 +39,6 @@ class EMA(nn.Module):
         beta = self.decay()
         for mean, now in zip(self.module.parameters(), module.parameters(), strict=True):
             mean.lerp_(now.to(mean), 1 - beta)
-        for mean, now in zip(self.module.buffers(), module.buffers(), strict=True):
-            mean.copy_(now)
+        for kept, present in zip(self.module.buffers(), module.buffers(), strict=True):
+            kept.copy_(present)
         self.steps += 1

@@ -3,17 +3,17 @@
 For exact measurements y = A x every sample, and so the mean E[x₀ | x_σ, y], satisfies A D = y.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from scigen.core.denoise import Condition
+from scigen.core.denoise import Condition, DenoiserModule
 from scigen.core.operator import Operator
 from scigen.errors import UserError
 
 
-class Consistent(nn.Module):
+class Consistent(DenoiserModule):
     """D + A⁺(y − A D): the denoiser moved onto the exact measurement, condition["measurement"]."""
 
-    def __init__(self, denoiser: nn.Module, operator: Operator) -> None:
+    def __init__(self, denoiser: DenoiserModule, operator: Operator) -> None:
         """Wrap a denoiser.
 
         Args:
@@ -22,11 +22,7 @@ class Consistent(nn.Module):
         """
         super().__init__()
         self.denoiser, self.operator = denoiser, operator
-
-    @property
-    def sigma_data(self) -> float:
-        """Of the wrapped denoiser."""
-        return self.denoiser.sigma_data
+        self.sigma_data = denoiser.sigma_data
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         """Denoise and correct: (B, C, *S).

@@ -80,7 +80,9 @@ class LogNormal(NoiseLaw):
 def check_range(sigma_min: float, sigma_max: float) -> None:
     """Raise UserError unless 0 < sigma_min < sigma_max < ∞."""
     if not 0 < sigma_min < sigma_max < math.inf:
-        raise UserError(f"Noise levels need 0 < sigma_min < sigma_max, not sigma_min={sigma_min}, sigma_max={sigma_max}.")
+        raise UserError(
+            f"Noise levels need 0 < sigma_min < sigma_max, not sigma_min={sigma_min}, sigma_max={sigma_max}."
+        )
 
 
 def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
@@ -115,9 +117,9 @@ def log_sigmas(n: int, sigma_min: float, sigma_max: float) -> Tensor:
 def sigma_range(x: Tensor) -> tuple[float, float]:
     """Noise levels (σ_min, σ_max) that suit the data, rounded to two digits.
 
-    σ_max = 10 √λ_max: sampling starts from N(0, σ_max²), which gives a mode of variance λ only σ_max²/(λ + σ_max²) of it, so this
-    costs the largest mode at most 1 %. σ_min is a fifth of the spread of the smallest scales (the diagonal Haar details): ending
-    there costs them 4 %; it is kept within [0.002, 0.05].
+    σ_max = 10 √λ_max: sampling starts from N(0, σ_max²), which gives a mode of variance λ only σ_max²/(λ + σ_max²) of
+    it, so this costs the largest mode at most 1 %. σ_min is a fifth of the spread of the smallest scales (the diagonal
+    Haar details): ending there costs them 4 %; it is kept within [0.002, 0.05].
 
     Args:
         x: training samples, normalised, (N, C, *S).

@@ -37,6 +37,8 @@ class Gaussian(Oracle):
     D = μ + U Λ/(Λ + σ²) Uᵀ (x − μ); the flow map multiplies mode i by √((λ_i + s²)/(λ_i + σ²)).
     """
 
+    variance: Tensor
+
     def __init__(
         self,
         mean: Tensor | Callable[[Condition | None], Tensor],
@@ -58,7 +60,9 @@ class Gaussian(Oracle):
         self.to_modes, self.from_modes = to_modes, from_modes
 
     @classmethod
-    def dense(cls, mean: Tensor | Callable[[Condition | None], Tensor], covariance: Tensor, shape: tuple[int, ...]) -> "Gaussian":
+    def dense(
+        cls, mean: Tensor | Callable[[Condition | None], Tensor], covariance: Tensor, shape: tuple[int, ...]
+    ) -> "Gaussian":
         """From a covariance matrix (n, n) of the flattened field of this shape (C, *S)."""
         values, vectors = torch.linalg.eigh(covariance)
         return cls(
@@ -117,6 +121,10 @@ class Gaussian(Oracle):
 class Mixture(Oracle):
     """Σ_k w_k N(μ_k, s_k² I): several isotropic Gaussians in any shape."""
 
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
+
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor) -> None:
         """Set weights (K,), means (K, *shape), stds (K,).
 
@@ -135,7 +143,9 @@ class Mixture(Oracle):
         delta = x.flatten(1)[:, None] - self.means.flatten(1).to(x)  # (B, K, n)
         s2 = torch.as_tensor(sigma).to(x).reshape(-1, 1) ** 2
         v = self.stds.to(x) ** 2  # (K,)
-        log_r = self.weights.to(x).log() - 0.5 * delta.square().sum(-1) / (v + s2) - 0.5 * delta.shape[-1] * (v + s2).log()
+        log_r = (
+            self.weights.to(x).log() - 0.5 * delta.square().sum(-1) / (v + s2) - 0.5 * delta.shape[-1] * (v + s2).log()
+        )
         r = log_r.softmax(1)[..., None]
         each = self.means.flatten(1).to(x) + (v / (v + s2))[..., None] * delta
         return (r * each).sum(1).reshape(x.shape)
@@ -171,6 +181,11 @@ class RotatedProduct(Oracle):
     White noise is isotropic, so the coefficients evolve on their own, and in one dimension the probability-flow ODE is
     monotone and keeps the marginals: its flow map is the quantile map u_s = F_s⁻¹(F_σ(u_σ)).
     """
+
+    rotation: Tensor
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
 
     def __init__(self, rotation: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> None:
         """Set the law.

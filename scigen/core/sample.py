@@ -6,6 +6,7 @@ the same signature: (denoiser, x, sigmas, condition) → sample, with x = σ_0 �
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Counted:
 def _grid(sigmas: Sequence[float] | Tensor) -> list[float]:
     """The levels as floats, checked to decrease strictly and to be positive."""
     grid = [float(s) for s in sigmas]
-    if not grid or grid[-1] <= 0 or any(b >= a for a, b in zip(grid, grid[1:], strict=False)):
+    if not grid or grid[-1] <= 0 or any(b >= a for a, b in pairwise(grid)):
         raise UserError(f"Sampling levels must be positive and strictly decreasing (0 is implied), not {grid}.")
     return grid
 
@@ -123,7 +124,9 @@ def few_step(
     """
     grid = _grid(sigmas)
     if len(noises) != len(grid) - 1:
-        raise UserError(f"A few-step sampler over {len(grid)} levels needs {len(grid) - 1} fresh noises, not {len(noises)}.")
+        raise UserError(
+            f"A few-step sampler over {len(grid)} levels needs {len(grid) - 1} fresh noises, not {len(noises)}."
+        )
     x = _denoise(denoiser, x, grid[0], condition)
     for sigma, noise in zip(grid[1:], noises, strict=True):
         x = _denoise(denoiser, x + sigma * noise, sigma, condition)

@@ -52,8 +52,8 @@ class Schedule:
         """Check the numbers."""
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate or self.lr <= 0:
             raise UserError(
-                f"training: steps={self.steps}, batch={self.batch}, accumulate={self.accumulate} must be at least 1, the batch a"
-                f" multiple of accumulate, and lr={self.lr} positive."
+                f"training: steps={self.steps}, batch={self.batch}, accumulate={self.accumulate} must be at least 1,"
+                f" the batch a multiple of accumulate, and lr={self.lr} positive."
             )
 
     def rate(self, step: int) -> float:
@@ -62,7 +62,7 @@ class Schedule:
 
 
 def step_seed(seed: int, index: int, rank: int = 0) -> int:
-    """Seed of the global generators at a micro-batch: (seed, index, rank) hashed to 63 bits, without collisions in practice."""
+    """Seed of the global generators at a micro-batch: (seed, index, rank) hashed to 63 bits, in practice all apart."""
     a, b = np.random.SeedSequence([seed, index, rank]).generate_state(2)
     return (int(a) << 31) ^ int(b)
 
@@ -83,7 +83,10 @@ class Driver(lightning.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One AdamW per learner."""
         groups = self.method.learners().values()
-        return [torch.optim.AdamW(m.parameters(), lr=self.schedule.lr, betas=self.schedule.betas, weight_decay=0.0) for m in groups]
+        return [
+            torch.optim.AdamW(m.parameters(), lr=self.schedule.lr, betas=self.schedule.betas, weight_decay=0.0)
+            for m in groups
+        ]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch."""
@@ -96,19 +99,19 @@ class Driver(lightning.LightningModule):
         torch.manual_seed(step_seed(self.seed, index, self.global_rank))
         self.method.at(step / self.schedule.steps)
         turn = self.method.turn(step)
-        learners = list(self.method.learners())
+        learners = self.method.learners()
         found = self.optimizers()
-        optimizer = (found if isinstance(found, list) else [found])[learners.index(turn)]
+        optimizer = (found if isinstance(found, list) else [found])[list(learners).index(turn)]
         self.toggle_optimizer(optimizer)
         losses = self.method.loss(turn, batch)
         if not torch.isfinite(losses["loss"]):
             raise UserError(
-                f"The {turn}'s loss is {losses['loss'].item()} at step {step}. Repeating the command goes on from the last"
-                " checkpoint; a lower training.lr or trainer.precision=32-true usually cures it."
+                f"The {turn}'s loss is {losses['loss'].item()} at step {step}. Repeating the command goes on from the"
+                " last checkpoint; a lower training.lr or trainer.precision=32-true usually cures it."
             )
         self.manual_backward(losses["loss"] / self.schedule.accumulate)
         if micro == self.schedule.accumulate - 1:
-            self.clip_gradients(optimizer, self.schedule.clip, "norm")
+            nn.utils.clip_grad_norm_(learners[turn].parameters(), self.schedule.clip)
             for group in optimizer.param_groups:
                 group["lr"] = self.schedule.rate(step)
             optimizer.step()
@@ -129,7 +132,9 @@ class Driver(lightning.LightningModule):
         found = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = [k for k in found.missing_keys if not k.startswith("method.teacher.")]
         if strict and (missing or found.unexpected_keys):
-            raise UserError(f"The checkpoint is of another model: missing {missing[:3]}, unexpected {found.unexpected_keys[:3]}.")
+            raise UserError(
+                f"The checkpoint is of another model: missing {missing[:3]}, unexpected {found.unexpected_keys[:3]}."
+            )
         return found
 
 
@@ -166,7 +171,9 @@ class Recorder(Callback):
         if trainer.is_global_zero:
             partial.replace(self.checkpoint)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, driver: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, driver: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
         """Collect losses; write a row every 20 micro-batches and at the end."""
         for name, value in driver.recent.items():
             self.sums.setdefault(name, []).append(value)

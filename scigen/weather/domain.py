@@ -15,7 +15,7 @@ from scigen.core import addressed
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
 from scigen.errors import UserError
-from scigen.io.archive import fingerprint, open_archive
+from scigen.io.archive import fingerprint
 from scigen.io.coordinates import check_finite, check_times
 from scigen.metrics.ensemble import gaussian_crps
 from scigen.plots.table import Table
@@ -24,7 +24,7 @@ from scigen.weather.area import cell_weights
 from scigen.weather.data import Grid, Pair, find_variables, open_pair, split_times
 from scigen.weather.exact import Posterior
 from scigen.weather.physics import DownscalingCodec
-from scigen.weather.synth import ATTRIBUTE, Law, make
+from scigen.weather.synth import Law, make
 
 log = logging.getLogger(__name__)
 CHUNK = 256  # times per block in a pass over an archive
@@ -94,7 +94,9 @@ class Weather(Domain):
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
         """Bilinear interpolation of the coarse fields."""
         assert isinstance(codec, DownscalingCodec)
-        coarse = torch.from_numpy(np.stack([split.inputs[v].values for v in codec.variables], axis=1).astype(np.float64))
+        coarse = torch.from_numpy(
+            np.stack([split.inputs[v].values for v in codec.variables], axis=1).astype(np.float64)
+        )
         fields = codec.interpolation(coarse).float().numpy()
         layout = codec.layout(split.inputs)
         out, dims = layout.coords.copy(), layout.dims
@@ -118,7 +120,10 @@ class Weather(Domain):
         out = {}
         for c, name in enumerate(codec.variables):
             crps = gaussian_crps(mean[:, c], posterior.std[c], split.truth[name].values.astype(np.float64))
-            out[name] = {"exact_crps": float((crps * weights).mean()), "exact_spread": float(np.sqrt((posterior.std[c] ** 2 * weights).mean()))}
+            out[name] = {
+                "exact_crps": float((crps * weights).mean()),
+                "exact_spread": float(np.sqrt((posterior.std[c] ** 2 * weights).mean())),
+            }
         return out
 
     def _posterior(self, codec: Codec, split: Split) -> Posterior | None:
@@ -155,7 +160,7 @@ class Weather(Domain):
 
 
 def _block(truth: xr.Dataset) -> int:
-    """Times in a block of the bootstrap: as many as MEMORY holds, so that blocks are nearly independent; a quarter at most."""
+    """Times in a block of the bootstrap: MEMORY's, so that blocks are nearly independent; a quarter of all at most."""
     time = truth.indexes["time"]
     if len(time) < 8:
         return 1
@@ -172,7 +177,10 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     normal = [(v - v.mean()) / (v.std() or 1.0) for v in static]
     shape = (0, *(pair.fine.sizes[d] for d in dims))
     names = [str(v) for v in pair.fine.data_vars]
-    variables = {n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in ("units", "standard_name", "long_name")} for n in names}
+    variables = {
+        n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in ("units", "standard_name", "long_name")}
+        for n in names
+    }
     coarse_stats = np.array([[float(f(train.inputs[n].values)) or 1.0 for n in names] for f in (np.mean, np.std)])
     arguments = (grid, pair.factor, variables, np.stack(normal) if normal else np.zeros(shape), coarse_stats)
     raw = DownscalingCodec(*arguments, conserve=conserve)
@@ -186,7 +194,9 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     mean = total / cells
     std = np.sqrt(np.maximum(square / cells - mean**2, 0))
     if (std <= 0).any():
-        raise UserError(f"{names[int(np.argmin(std))]} does not differ from its interpolated block means: there is nothing to learn.")
+        raise UserError(
+            f"{names[int(np.argmin(std))]} does not differ from its interpolated block means: nothing is to be learnt."
+        )
     return DownscalingCodec(*arguments, residual_stats=np.stack([mean, std]), conserve=conserve)
 
 
@@ -194,12 +204,17 @@ def _check_codec(codec: DownscalingCodec, pair: Pair) -> None:
     """Refuse an archive that a given teacher was not made for."""
     asked = [str(v) for v in pair.fine.data_vars]
     if asked != list(codec.variables):
-        raise UserError(f"The teacher's variables are {list(codec.variables)}, in this order; data.variables={asked}. Write them as the teacher has them.")
+        raise UserError(
+            f"The teacher's variables are {list(codec.variables)}, in this order; data.variables={asked}. Write them as"
+            " the teacher has them."
+        )
     if not Grid.of(pair.fine).same(codec.grid):
         raise UserError(f"The teacher was made for another grid: {codec.grid}; the archive has {Grid.of(pair.fine)}.")
 
 
-def _exact_blocks(posterior: Posterior, inputs: xr.Dataset, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+def _exact_blocks(
+    posterior: Posterior, inputs: xr.Dataset, members: int, seed: int
+) -> Iterator[tuple[int, np.ndarray]]:
     """Exact draws in physical units, 16 samples at a time, with the noise that `Bundle.draw` uses."""
     codec = posterior.codec
     keys = codec.samples(inputs)

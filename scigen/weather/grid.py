@@ -111,8 +111,8 @@ def area_weights(y: np.ndarray, attrs: Mapping[str, Mapping[str, Any]], columns:
     Returns:
         (Y, X), dimensionless.
     """
-    rows = xr.Dataset(coords={"rows": ("rows", y, dict(attrs["y"]))})
-    return cell_weights(rows.expand_dims(columns=columns), ("rows", "columns"))
+    cells = xr.Dataset(coords={"rows": ("rows", y, dict(attrs["y"])), "columns": np.arange(columns)})
+    return cell_weights(cells, ("rows", "columns"))
 
 
 @dataclass(frozen=True, eq=False)

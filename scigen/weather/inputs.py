@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.blocks import lazy
 from scigen.io.coordinates import check_times, horizontal_dims, with_cf_attributes
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Fit, Grid, fit, spacing
@@ -34,7 +33,7 @@ def to_coarse(ds: xr.Dataset, grid: Grid, factor: int, variables: Wanted) -> tup
     Raises:
         UserError: if the archive has another grid, lacks a variable or has it in other units, or has bad times.
     """
-    ds = lazy(find_variables(ds, variables))
+    ds = find_variables(ds, variables)
     check_times(ds, least=1)
     ds, found, fine = _locate(ds, grid, factor)
     if not fine:

@@ -1,6 +1,6 @@
 """Downscaling as y = A x: the block-mean operator, interpolation, and the codec between archives and the network.
 
-A network sample is the normalised residual r = (x − interpolated y − mean) / std of the fine fields x (time, variable, Y, X).
+A network sample is the normalised residual r = (x − interpolated y − mean) / std of fields x (time, variable, Y, X).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from scigen.core.codec import Codec, Layout, tensor
+from scigen.core.codec import Codec, Index, Layout, tensor
 from scigen.core.operator import Operator
 from scigen.io.coordinates import check_finite
 from scigen.weather.data import Grid, area_weights, orientation, sample_times, to_coarse
 
-Index = slice | Sequence[int]
-
 
 class BlockMean(Operator):
     """A: area-weighted means over blocks of factor × factor cells, exact (no noise)."""
+
+    share: Tensor
 
     def __init__(self, weights: np.ndarray, factor: int) -> None:
         """Set the operator.
@@ -57,6 +57,9 @@ class BlockMean(Operator):
 
 class Interpolation(Operator):
     """Bilinear interpolation from block centres to cells; beyond the outer centres the nearest value is kept."""
+
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, coarse: tuple[int, int], factor: int) -> None:
         """Set the operator for a coarse grid of this shape."""
@@ -100,15 +103,17 @@ class DownscalingCodec(Codec):
             static: time-independent fields on the fine grid, normalised, (K, Y, X).
             coarse_stats: mean and standard deviation of each coarse variable, (2, C), physical units.
             residual_stats: the same of the residuals; None until they have been computed.
-            conserve: whether the coarse fields are exactly the block means of the fine ones, so that the network's output may be
-                held to them.
+            conserve: whether the coarse fields are exactly the block means of the fine ones, so that the network's
+                output may be held to them.
         """
         self.grid, self.factor, self.conserve = grid, factor, conserve
         self._variables = {name: dict(attrs) for name, attrs in variables.items()}
         self.static = np.asarray(static, dtype=np.float32)
         self.coarse_stats = np.asarray(coarse_stats, dtype=np.float64)
         c = len(self._variables)
-        self.residual_stats = np.stack([np.zeros(c), np.ones(c)]) if residual_stats is None else np.asarray(residual_stats, float)
+        self.residual_stats = (
+            np.stack([np.zeros(c), np.ones(c)]) if residual_stats is None else np.asarray(residual_stats, float)
+        )
         rows, columns = len(grid.y), len(grid.x)
         self.mean_operator = BlockMean(area_weights(grid.y, grid.attrs, columns), factor)
         self.interpolation = Interpolation((rows // factor, columns // factor), factor)
@@ -124,7 +129,7 @@ class DownscalingCodec(Codec):
 
     @property
     def fields(self) -> int:
-        """Number of condition fields: interpolated and block-constant coarse fields, static fields, place in the block."""
+        """Number of condition fields: coarse ones interpolated and block-constant, static ones, place in the block."""
         return 2 * self.shape[0] + len(self._features)
 
     @property
@@ -193,14 +198,20 @@ class DownscalingCodec(Codec):
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Grid, factor, variables as JSON; static fields and statistics as arrays."""
-        settings = dict(grid=self.grid.to_dict(), factor=self.factor, variables=self._variables, conserve=self.conserve)
-        arrays = dict(static=self.static, coarse_stats=self.coarse_stats, residual_stats=self.residual_stats)
+        grid = self.grid.to_dict()
+        settings: dict[str, Any] = dict(
+            grid=grid, factor=self.factor, variables=self._variables, conserve=self.conserve
+        )
+        arrays: dict[str, np.ndarray] = dict(
+            static=self.static, coarse_stats=self.coarse_stats, residual_stats=self.residual_stats
+        )
         return settings, arrays
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Inverse of `state`."""
-        return cls(grid=Grid.from_dict(settings.pop("grid")), **settings, **arrays)
+        arguments = settings | arrays | {"grid": Grid.from_dict(settings["grid"])}
+        return cls(**arguments)
 
     @staticmethod
     def _time(ds: xr.Dataset) -> str:

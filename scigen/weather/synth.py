@@ -2,9 +2,10 @@
 
 t2m, u10, v10 = mean(orography, hour, season) + anomaly. The anomaly is a stationary Gaussian vector field with given
 cross-spectra: winds from a stream function and a velocity potential, temperature partly tied to the stream function;
-power ∝ k^(−5/3) for wind and k^(−2) for temperature towards small scales (as observed at the mesoscale, Nastrom & Gage 1985).
-It is drawn on a torus of twice the size and cut, so that the region has open boundaries, and every wavenumber is an
-AR(1) process in time whose memory shortens with scale. At one time the fields given their block means y = A x are Gaussian:
+power ∝ k^(−5/3) for wind and k^(−2) for temperature towards small scales (as observed at the mesoscale, Nastrom & Gage
+1985). It is drawn on a torus of twice the size and cut, so that the region has open boundaries, and every wavenumber is
+an AR(1) process in time whose memory shortens with scale. At one time the fields given their block means y = A x are
+Gaussian:
 
     E[x | y] = m + Σ Aᵀ (A Σ Aᵀ)⁻¹ (y − A m),        Cov[x | y] = Σ − Σ Aᵀ (A Σ Aᵀ)⁻¹ A Σ.
 """
@@ -127,8 +128,8 @@ class Law:
     def mean(self, time: np.ndarray) -> np.ndarray:
         """Mean fields at the given times: (time, 3, size, size) [K, m s-1, m s-1].
 
-        Temperature has a yearly and a daily cycle and falls with height, faster in the afternoon and in summer; the mean
-        wind grows with height.
+        Temperature has a yearly and a daily cycle and falls with height, faster in the afternoon and in summer; the
+        mean wind grows with height.
         """
         stamp = pd.DatetimeIndex(time)
         day = 2 * np.pi * (stamp.hour + stamp.minute / 60) / 24

@@ -16,12 +16,13 @@ from rich.console import Console
 from torch import nn
 
 from scigen.core.bundle import Bundle, Sampling, load, versions
-from scigen.core.datamodule import ArchiveStream
+from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.domain import Data, Domain
 from scigen.core.methods.base import Distiller, Method
 from scigen.core.noise import sigma_range
 from scigen.core.train import Schedule, train
 from scigen.errors import UserError
+from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
 from scigen.workflows.judge import judge
 from scigen.workflows.pairs import pair_stream
@@ -31,56 +32,66 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
-    """Fit as configured; returns the run folder's report or bundle."""
+    """Fit as configured; returns the path of the report, or of the teacher where the method is no distiller."""
     began = time.monotonic()
     cfg = copy.deepcopy(cfg)
-    for key in ("steps", "pairs"):
-        _cap(cfg, key)
+    _limit(cfg)
+    distils = issubclass(get_class(cfg.method._target_), Distiller)
+    if cfg.teacher and not distils:
+        raise UserError(f"teacher={cfg.teacher} with a method that trains a teacher: leave one of them out.")
     domain: Domain = instantiate(cfg.domain, **cfg.data)
     teacher = load(cfg.teacher) if cfg.teacher else None
+    if teacher and teacher.domain != domain.name:
+        raise UserError(f"teacher={cfg.teacher} is a bundle of domain={teacher.domain}, not of domain={domain.name}.")
     data = domain.open(Path("runs") / "data", teacher.codec if teacher else None)
     log.info("data: %s", data.source)
-    if teacher and teacher.domain != domain.name:
-        raise UserError(f"teacher={cfg.teacher} is a bundle of domain={teacher.domain}, not of {domain.name}.")
     _fill_noise(cfg, data, teacher)
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    identity = {k: plain[k] for k in ("data", "seed")}
-    identity |= {"fingerprint": data.fingerprint, "domain": domain.name, "noise": plain["noise"]}
-    identity |= {"teacher": teacher.fingerprint()} if teacher else {k: plain[k] for k in ("network", "teaching")}
+    plain = _plain(cfg)
+    made_of = {"teacher": teacher.fingerprint()} if teacher else {k: plain[k] for k in ("network", "teaching")}
+    identity = {k: plain[k] for k in ("data", "noise", "seed")} | made_of
+    identity |= {"domain": domain.name, "fingerprint": data.fingerprint, "precision": cfg.trainer.precision}
     folder = claim(Path(cfg.run or f"runs/{domain.name}-{digest(identity)}"), identity)
     log.info("run folder: %s", folder)
     sampling: Sampling = instantiate(cfg.sampler)
     if teacher is None:
         teacher = _teach(cfg, domain, data, sampling, folder)
-    teacher = replace(teacher, sampling=sampling)
-    if not issubclass(get_class(cfg.method._target_), Distiller):
+    teacher = replace(teacher, sampling=sampling).to(pick(cfg.trainer.accelerator))
+    if not distils:
         Console().print(f"Teacher: {folder / 'teacher.safetensors'}")
         return folder / "teacher.safetensors"
-    name = cfg.method._target_.rsplit(".", 2)[-2]
-    wanted = {"method": plain["method"], "sampler": plain["sampler"], "seed": cfg.seed, "teacher": teacher.fingerprint()}
+    name = cfg.method._target_.split(".")[-2]
+    wanted = {
+        "method": plain["method"],
+        "sampler": plain["sampler"],
+        "seed": cfg.seed,
+        "teacher": teacher.fingerprint(),
+    }
     stage = claim(folder / f"{name}-{digest(wanted)}", wanted)
-    student = _distil(cfg, data, teacher, stage)
+    student = _distil(cfg, data, teacher, stage).to(pick(cfg.trainer.accelerator))
+    limits = cfg.trainer.limits
     report = judge(
-        domain, data, teacher, student, stage,
-        samples=min(cfg.samples, cfg.trainer.limits.samples or cfg.samples),
-        members=min(cfg.members, cfg.trainer.limits.members or cfg.members),
-        seed=cfg.seed, batch=cfg.batch,
+        domain, data, teacher, student, stage, seed=cfg.seed, batch=cfg.batch,
+        samples=min(cfg.samples, limits.samples or cfg.samples),
+        members=min(cfg.members, limits.members or cfg.members),
     )  # fmt: skip
     log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
-    Console().print(f"Student: {stage / 'student.safetensors'}\nReport:  {report}")
+    Console().print(f"Student: {stage / 'student.safetensors'}\nReport:  {report}", soft_wrap=True)
     return report
 
 
-def _cap(cfg: DictConfig, key: str) -> None:
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain types, references resolved."""
+    return json.loads(json.dumps(OmegaConf.to_container(cfg, resolve=True), default=str))
+
+
+def _limit(cfg: DictConfig) -> None:
     """Apply the trainer's upper bounds on steps and pairs."""
-    bound = cfg.trainer.limits[key]
-    if bound is None:
-        return
-    if key == "steps":
+    limits = cfg.trainer.limits
+    if limits.steps is not None:
         for stage in (cfg.teaching, cfg.method):
-            stage.training.steps = min(stage.training.steps, bound)
-    elif "pairs" in cfg.method:
-        cfg.method.pairs = min(cfg.method.pairs, bound)
+            stage.training.steps = min(stage.training.steps, limits.steps)
+    if limits.pairs is not None and "pairs" in cfg.method:
+        cfg.method.pairs = min(cfg.method.pairs, limits.pairs)
 
 
 def _fill_noise(cfg: DictConfig, data: Data, teacher: Bundle | None) -> None:
@@ -89,42 +100,38 @@ def _fill_noise(cfg: DictConfig, data: Data, teacher: Bundle | None) -> None:
         low, high = teacher.sampling.sigmas[-1], teacher.sampling.sigmas[0]
     else:
         count = len(data.codec.samples(data.train.inputs))
-        index = torch.linspace(0, count - 1, min(count, 1000)).long().unique().numpy()
+        index = torch.linspace(0, count - 1, min(count, 1000)).long().unique().tolist()
         low, high = sigma_range(data.codec.encode(data.train.truth, data.train.inputs, index))
     cfg.noise.sigma_min = low if cfg.noise.sigma_min is None else cfg.noise.sigma_min
     cfg.noise.sigma_max = high if cfg.noise.sigma_max is None else cfg.noise.sigma_max
-    if cfg.noise.sigma_max < high or cfg.noise.sigma_min > 5 * low:
-        log.warning("σ ∈ [%g, %g] is narrower than the data ask for, [%g, %g]", cfg.noise.sigma_min, cfg.noise.sigma_max, low, high)
+    own = (cfg.noise.sigma_min, cfg.noise.sigma_max)
+    log.info("σ ∈ [%g, %g]", *own)
+    if teacher and (own[0] < 0.99 * low or own[1] > 1.01 * high):
+        raise UserError(f"The teacher knows σ ∈ [{low:g}, {high:g}]; noise asks for [{own[0]:g}, {own[1]:g}].")
+    if own[1] < high or own[0] > 5 * low:
+        log.warning("σ ∈ [%g, %g] is narrower than the data ask for, [%g, %g]", *own, low, high)
 
 
-def _network(cfg: DictConfig, data: Data) -> tuple[nn.Module, str, dict[str, Any]]:
-    """The configured network for this data, its class and all its arguments."""
-    args = {k: v for k, v in OmegaConf.to_container(cfg.network, resolve=True).items() if k != "_target_"}
-    codec = data.codec
-    args |= dict(channels=codec.shape[0], condition_fields=codec.fields, condition_scalars=codec.scalars, space=len(codec.shape) - 1)
-    name = cfg.network._target_
-    return get_class(name)(**args), name, args
-
-
-def _constructor(method: DictConfig) -> dict[str, Any]:
-    """What a method's constructor is given, references resolved."""
-    return {k: v for k, v in OmegaConf.to_container(method, resolve=True).items() if k != "training"}
-
-
-def _trainer(cfg: DictConfig) -> Any:
-    """lightning.Trainer as configured, to be given the rest."""
+def _train(
+    cfg: DictConfig, title: str, method: Method, stream: SampleStream, schedule: Schedule, folder: Path
+) -> nn.Module:
+    """Train with a progress bar; returns the averaged student."""
     own = ("checkpoint_every", "limits", "_target_")
-    args = {k: v for k, v in OmegaConf.to_container(cfg.trainer, resolve=True).items() if k not in own}
-    return partial(get_class(cfg.trainer._target_), **args)
-
-
-def _train(cfg: DictConfig, title: str, method: Method, stream: Any, schedule: Schedule, folder: Path) -> nn.Module:
-    """Train with a progress bar."""
-    with progress(title, len(stream), "steps") as advance:
+    trainer = partial(
+        get_class(cfg.trainer._target_), **{k: v for k, v in _plain(cfg)["trainer"].items() if k not in own}
+    )
+    accumulate = schedule.accumulate
+    with progress(title, schedule.steps, "steps") as advance:
         return train(
-            method, stream, schedule, _trainer(cfg), folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
-            report=lambda done, loss: advance(done, f"loss {loss:.4f}"),
+            method, stream, schedule, trainer, folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
+            report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}"),
         )  # fmt: skip
+
+
+def _settings(method: DictConfig, cfg: DictConfig) -> tuple[dict[str, Any], Schedule]:
+    """Arguments of a method's constructor, and how long it is trained."""
+    plain = _plain(cfg)["teaching" if method is cfg.teaching else "method"]
+    return {k: v for k, v in plain.items() if k != "training"}, Schedule(**plain["training"])
 
 
 def _teach(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling, folder: Path) -> Bundle:
@@ -133,16 +140,21 @@ def _teach(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling, fold
     if path.exists():
         log.info("teacher: finished before, %s", path)
         return load(path)
-    torch.manual_seed(cfg.seed)
-    network, name, args = _network(cfg, data)
     began = time.monotonic()
-    bundle = Bundle(network, name, args, 1.0, data.codec, sampling, domain.name, "teacher")
-    schedule = Schedule(**cfg.teaching.training)
-    settings = _constructor(cfg.teaching)
-    method = instantiate(settings, student=copy.deepcopy(bundle.denoiser).requires_grad_(True), noise=instantiate(cfg.noise))
-    stream = ArchiveStream(data.codec, data.train.truth, data.train.inputs, schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate, cfg.seed)  # fmt: skip
-    bundle.denoiser.load_state_dict(_train(cfg, "teacher", method, stream, schedule, folder / "teacher").state_dict())
-    bundle.provenance = _provenance(cfg, data, time.monotonic() - began)
+    codec, plain = data.codec, _plain(cfg)["network"]
+    name = plain.pop("_target_")
+    args = plain | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
+    args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
+    torch.manual_seed(cfg.seed)
+    bundle = Bundle(get_class(name)(**args), name, args, 1.0, codec, sampling, domain.name, "teacher")
+    settings, schedule = _settings(cfg.teaching, cfg)
+    learner = copy.deepcopy(bundle.denoiser).requires_grad_(True)
+    method = instantiate(settings, student=learner, noise=instantiate(cfg.noise))
+    micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
+    stream = ArchiveStream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
+    trained = _train(cfg, "teacher", method, stream, schedule, folder / "teacher")
+    bundle.denoiser.load_state_dict(trained.state_dict())
+    bundle.provenance = _provenance(cfg, data, began)
     bundle.save(path)
     return bundle
 
@@ -154,24 +166,30 @@ def _distil(cfg: DictConfig, data: Data, teacher: Bundle, folder: Path) -> Bundl
         log.info("student: finished before, %s", path)
         return load(path)
     began = time.monotonic()
-    settings = _constructor(cfg.method)
+    settings, schedule = _settings(cfg.method, cfg)
     student = copy.deepcopy(teacher.denoiser).requires_grad_(True)
     method: Distiller = instantiate(settings, student=student, teacher=copy.deepcopy(teacher.denoiser))
-    schedule = Schedule(**cfg.method.training)
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
+    stream: SampleStream
     if method.pairs:
-        stream = pair_stream(teacher, data.train.inputs, method.pairs, micro, total, folder / "pairs.safetensors", seed=cfg.seed, batch=cfg.batch)  # fmt: skip
+        cache = folder / "pairs.safetensors"
+        stream = pair_stream(
+            teacher, data.train.inputs, method.pairs, micro, total, cache, seed=cfg.seed, batch=cfg.batch
+        )  # fmt: skip
     else:
         stream = ArchiveStream(data.codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
     trained = _train(cfg, "student", method, stream, schedule, folder)
-    bundle = replace(teacher, network=copy.deepcopy(teacher.network), role="student", sampling=Sampling("few_step", method.sigmas))
+    sampling = Sampling("few_step", method.sigmas)
+    bundle = replace(teacher, network=copy.deepcopy(teacher.network), role="student", sampling=sampling)
     bundle.denoiser.load_state_dict(trained.state_dict())
-    bundle.provenance = _provenance(cfg, data, time.monotonic() - began) | {"teacher": teacher.fingerprint()}
+    bundle.provenance = _provenance(cfg, data, began) | {"teacher": teacher.fingerprint()}
     bundle.save(path)
     return bundle
 
 
-def _provenance(cfg: DictConfig, data: Data, seconds: float) -> dict[str, Any]:
+def _provenance(cfg: DictConfig, data: Data, began: float) -> dict[str, Any]:
     """What a bundle says of its making."""
-    config = json.loads(json.dumps(OmegaConf.to_container(cfg, resolve=True), default=str))
-    return dict(data=data.source, data_fingerprint=data.fingerprint, config=config, versions=versions(), training_seconds=round(seconds, 1))  # fmt: skip
+    return {
+        "data": data.source, "data_fingerprint": data.fingerprint, "config": _plain(cfg), "versions": versions(),
+        "training_seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip

@@ -19,7 +19,9 @@ def run(cfg: DictConfig) -> None:
         console.print(f"fingerprint  {bundle.fingerprint()}")
         for name, attrs in bundle.codec.variables.items():
             console.print(f"variable     {name} [{attrs.get('units', '?')}]", markup=False)
-        levels = ", ".join(f"{s:.3g}" for s in bundle.sampling.sigmas[:6]) + (" …" if len(bundle.sampling.sigmas) > 6 else "")
+        levels = ", ".join(f"{s:.3g}" for s in bundle.sampling.sigmas[:6]) + (
+            " …" if len(bundle.sampling.sigmas) > 6 else ""
+        )
         console.print(f"sampling     {bundle.sampling.sampler}, {len(bundle.sampling.sigmas)} levels: {levels}")
         for key in ("data", "data_fingerprint", "training_seconds", "versions", "teacher"):
             if key in bundle.provenance:

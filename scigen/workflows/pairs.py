@@ -77,7 +77,9 @@ def _read(path: Path, identity: str) -> torch.Tensor:
     except safetensors.SafetensorError as error:
         raise UserError(f"The pair cache {path} is damaged ({error}): remove it.") from error
     if found != identity:
-        raise UserError(f"The pair cache {path} belongs to another teacher, seed or data: remove it or name another run=.")
+        raise UserError(
+            f"The pair cache {path} belongs to another teacher, seed or data: remove it or name another run=."
+        )
     return load_file(path)["ends"]
 
 

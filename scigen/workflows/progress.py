@@ -1,6 +1,5 @@
 """One progress bar with rate and time left, readable too when the output is a log file."""
 
-import logging
 import math
 import sys
 import time
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-log = logging.getLogger(__name__)
 EVERY = 15.0  # seconds between lines in a log file
 
 
@@ -29,22 +27,28 @@ def progress(title: str, total: int, unit: str, start: int = 0) -> Iterator[Call
     """
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (TextColumn(f"{title:<18}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = (
+            TextColumn(f"{title:<18}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total, completed=start, note="")
-            yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+            def move(done: int, note: str = "") -> None:
+                bar.update(task, completed=done, note=note)
+
+            yield move
         return
-    began, last = time.monotonic(), -math.inf
+    began, last, told = time.monotonic(), -math.inf, -1
 
     def line(done: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal last, told
         now = time.monotonic()
-        if now - last < EVERY and done < total:
+        if done == told or (now - last < EVERY and done < total):
             return
-        last = now
+        last, told = now, done
         rate = (done - start) / max(now - began, 1e-9)
-        left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "…"
+        left = f"{(total - done) / rate:.0f} s left" if done < total and rate > 0 else f"{now - began:.0f} s"
         print(f"{title}: {done}/{total} {unit}, {rate:.1f}/s, {left} {note}".rstrip(), file=sys.stderr, flush=True)
 
     yield line
-    line(total)

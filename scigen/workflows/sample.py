@@ -12,6 +12,7 @@ from scigen.core.bundle import load, versions
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint, open_archive
 from scigen.io.write import SampleWriter
+from scigen.workflows.device import pick
 from scigen.workflows.progress import progress
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> Path:
     """Draw cfg.members for every sample of cfg.input; returns the output's path."""
-    bundle = load(cfg.bundle)
+    bundle = load(cfg.bundle).to(pick(cfg.device))
     archive = open_archive(cfg.input)
     inputs = select_time(bundle.codec.prepare(archive), cfg.time)
     keys = bundle.codec.samples(inputs)
@@ -34,7 +35,15 @@ def run(cfg: DictConfig) -> Path:
     log.info("%r", bundle)
     layout = bundle.codec.layout(inputs, archive)
     with (
-        SampleWriter(cfg.output, layout.coords, bundle.codec.variables, cfg.members, layout.dims, attrs=attrs, overwrite=cfg.overwrite) as writer,
+        SampleWriter(
+            cfg.output,
+            layout.coords,
+            bundle.codec.variables,
+            cfg.members,
+            layout.dims,
+            attrs=attrs,
+            overwrite=cfg.overwrite,
+        ) as writer,
         progress("sampling", total, "fields") as advance,
     ):
 
@@ -46,7 +55,9 @@ def run(cfg: DictConfig) -> Path:
         blocks = bundle.blocks(inputs, cfg.members, seed=cfg.seed, steps=cfg.steps, batch=cfg.batch, progress=count)
         for start, block in blocks:
             writer.write(start, {name: layout.arrange(block[:, :, c]) for c, name in enumerate(bundle.codec.variables)})
-    Console().print(f"Wrote {cfg.output}: {len(keys)} samples × {cfg.members} members, {bundle.nfe(cfg.steps)} network call(s) each")
+    Console().print(
+        f"Wrote {cfg.output}: {len(keys)} samples × {cfg.members} members, {bundle.nfe(cfg.steps)} network call(s) each"
+    )
     return Path(cfg.output)
 
 

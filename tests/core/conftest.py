@@ -43,4 +43,6 @@ def bundle(archive: xr.Dataset) -> Bundle:
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.1)
     sampling = Sampling.solver("dpm_solver", 4, 0.05, 20.0)
-    return Bundle(network, "scigen.core.networks.unet.UNet", args, 1.0, codec, sampling, "weather", "teacher", {"note": "test"})
+    return Bundle(
+        network, "scigen.core.networks.unet.UNet", args, 1.0, codec, sampling, "weather", "teacher", {"note": "test"}
+    )

@@ -32,13 +32,25 @@ def test_numbers_are_normal_and_independent():
 
 def test_every_part_of_the_address_matters():
     base = normal(0, "a", 0, (2, 8, 8))
-    others = [normal(1, "a", 0, (2, 8, 8)), normal(0, "b", 0, (2, 8, 8)), normal(0, "a", 1, (2, 8, 8)), normal(0, "a", 0, (2, 8, 8), draw=1)]
+    others = [
+        normal(1, "a", 0, (2, 8, 8)),
+        normal(0, "b", 0, (2, 8, 8)),
+        normal(0, "a", 1, (2, 8, 8)),
+        normal(0, "a", 0, (2, 8, 8), draw=1),
+    ]
     assert all(not np.isin(o, base).any() for o in others)
     assert len(np.unique(base)) == base.size
     np.testing.assert_array_equal(base, normal(0, "a", 0, (2, 8, 8)))
 
 
-@pytest.mark.parametrize(("shape", "cut"), [((2, 16), (slice(5, 9),)), ((2, 16, 12), (slice(4, 9), slice(7, 12))), ((1, 6, 7, 8), (slice(1, 4), slice(2, 6), slice(3, 8)))])
+@pytest.mark.parametrize(
+    ("shape", "cut"),
+    [
+        ((2, 16), (slice(5, 9),)),
+        ((2, 16, 12), (slice(4, 9), slice(7, 12))),
+        ((1, 6, 7, 8), (slice(1, 4), slice(2, 6), slice(3, 8))),
+    ],
+)
 def test_a_tile_is_the_part_of_the_whole(shape, cut):
     whole = normal(3, "x", 5, shape)
     origin = [c.start for c in cut]

@@ -52,7 +52,9 @@ def test_sigma_data_must_be_positive():
 
 def test_conversions_agree_with_the_gaussian_closed_form():
     variance, n = 0.7, len(SIGMA)
-    oracle = Gaussian.dense(torch.tensor([1.5], dtype=torch.float64), torch.tensor([[variance]], dtype=torch.float64), (1,))
+    oracle = Gaussian.dense(
+        torch.tensor([1.5], dtype=torch.float64), torch.tensor([[variance]], dtype=torch.float64), (1,)
+    )
     x = torch.linspace(-3, 4, n, dtype=torch.float64)[:, None]
     denoised = oracle(x, SIGMA)
     s2 = SIGMA[:, None] ** 2

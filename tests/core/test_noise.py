@@ -31,7 +31,9 @@ def test_draws_are_stratified():
     assert sorted((u * n).floor().int().tolist()) == list(range(n))
 
 
-@pytest.mark.parametrize("make", [lambda: LogUniform(1, 1), lambda: LogUniform(-1, 1), lambda: LogNormal(1e-6, 80, 0, 0.5)])
+@pytest.mark.parametrize(
+    "make", [lambda: LogUniform(1, 1), lambda: LogUniform(-1, 1), lambda: LogNormal(1e-6, 80, 0, 0.5)]
+)
 def test_bad_ranges_are_refused(make):
     with pytest.raises(UserError):
         make()

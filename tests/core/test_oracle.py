@@ -25,14 +25,21 @@ def stationary() -> Gaussian:
 
 
 def mixture() -> Mixture:
-    return Mixture(torch.tensor([0.3, 0.7], dtype=F64), torch.tensor([[-2.0, 0.0], [1.0, 1.0]], dtype=F64), torch.tensor([0.3, 0.5], dtype=F64))
+    return Mixture(
+        torch.tensor([0.3, 0.7], dtype=F64),
+        torch.tensor([[-2.0, 0.0], [1.0, 1.0]], dtype=F64),
+        torch.tensor([0.3, 0.5], dtype=F64),
+    )
 
 
 def product(n: int = 4) -> RotatedProduct:
     q = torch.linalg.qr(torch.randn(n, n, dtype=F64, generator=rng()))[0]
     w = torch.rand(n, 3, dtype=F64, generator=rng(1)) + 0.2
     return RotatedProduct(
-        q, w / w.sum(1, keepdim=True), torch.randn(n, 3, dtype=F64, generator=rng(2)), 0.2 + torch.rand(n, 3, dtype=F64, generator=rng(3))
+        q,
+        w / w.sum(1, keepdim=True),
+        torch.randn(n, 3, dtype=F64, generator=rng(2)),
+        0.2 + torch.rand(n, 3, dtype=F64, generator=rng(3)),
     )
 
 
@@ -70,7 +77,12 @@ def test_flow_maps_compose_and_invert(name):
     x = oracle.draw(6, rng(8)) + 3 * torch.randn(oracle.draw(6, rng(8)).shape, dtype=F64, generator=rng(9))
     level = lambda s: torch.full((6,), s, dtype=F64)  # noqa: E731
     direct = oracle.flow_map(x, level(3.0), level(0.2))
-    torch.testing.assert_close(oracle.flow_map(oracle.flow_map(x, level(3.0), level(1.0)), level(1.0), level(0.2)), direct, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(
+        oracle.flow_map(oracle.flow_map(x, level(3.0), level(1.0)), level(1.0), level(0.2)),
+        direct,
+        rtol=1e-8,
+        atol=1e-9,
+    )
     torch.testing.assert_close(oracle.flow_map(direct, level(0.2), level(3.0)), x, rtol=1e-6, atol=1e-7)
 
 

@@ -1,6 +1,7 @@
 """Samplers against their exact discrete gains on Gaussian modes."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_order_on_a_law_that_is_not_gaussian(sampler, order):
             from scigen.core.sample import heun_step
 
             y = x
-            for a, b in zip(grid, grid[1:], strict=False):
+            for a, b in pairwise(grid):
                 y = heun_step(law, y, a, b, None)
             y = law(y, end)
         else:

@@ -57,8 +57,14 @@ def test_a_killed_run_resumes_bit_identically(tmp_path, died):
     other = method()
     nn.init.ones_(next(other.parameters()))  # resuming does not lean on the initial weights
     resumed = train(
-        other, Fixed(10, 4, 14), schedule, trainer, tmp_path / "killed", checkpoint_every=3, report=lambda done, _: seen.append(done)
-    )  # fmt: skip
+        other,
+        Fixed(10, 4, 14),
+        schedule,
+        trainer,
+        tmp_path / "killed",
+        checkpoint_every=3,
+        report=lambda done, _: seen.append(done),
+    )
     assert seen == list(range(died // 3 * 3 - (3 if died % 3 == 0 else 0) + 1, 15))
     for key, value in state(straight).items():
         assert torch.equal(value, state(resumed)[key]), key
@@ -69,7 +75,9 @@ def test_a_killed_run_resumes_bit_identically(tmp_path, died):
 def test_a_finished_run_is_not_trained_again(tmp_path):
     schedule = Schedule(steps=4, batch=2, lr=1e-2)
     first = train(method(), Fixed(10, 2, 4), schedule, trainer, tmp_path)
-    second = train(method(), Fixed(10, 2, 4), schedule, trainer, tmp_path, report=lambda *_: pytest.fail("trained again"))
+    second = train(
+        method(), Fixed(10, 2, 4), schedule, trainer, tmp_path, report=lambda *_: pytest.fail("trained again")
+    )
     for key, value in state(first).items():
         assert torch.equal(value, state(second)[key])
 
@@ -88,7 +96,9 @@ class Deterministic(Method):
 
 def test_accumulated_micro_batches_are_the_large_batch(tmp_path):
     large = train(Deterministic(), Fixed(10, 8, 5), Schedule(steps=5, batch=8, lr=1e-2), trainer, tmp_path / "a")
-    small = train(Deterministic(), Fixed(10, 2, 20), Schedule(steps=5, batch=8, lr=1e-2, accumulate=4), trainer, tmp_path / "b")
+    small = train(
+        Deterministic(), Fixed(10, 2, 20), Schedule(steps=5, batch=8, lr=1e-2, accumulate=4), trainer, tmp_path / "b"
+    )
     for key, value in state(large).items():
         torch.testing.assert_close(value, state(small)[key], rtol=1e-4, atol=1e-6)
 

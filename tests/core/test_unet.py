@@ -60,9 +60,13 @@ def test_same_in_training_and_evaluation():
     assert torch.equal(net.train()(x, c), net.eval()(x, c))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")  # torch's own use of it
 def test_forward_mode_derivative_is_the_finite_difference():
     net, x = random(condition_fields=1, condition_scalars=2), torch.randn(2, 2, 8, 8, dtype=torch.float64)
-    condition = {"fields": torch.randn(2, 1, 8, 8, dtype=torch.float64), "scalars": torch.randn(2, 2, dtype=torch.float64)}
+    condition = {
+        "fields": torch.randn(2, 1, 8, 8, dtype=torch.float64),
+        "scalars": torch.randn(2, 2, dtype=torch.float64),
+    }
     v, c, dc = torch.randn_like(x), torch.randn(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     f = lambda x, c: net(x, c, condition)  # noqa: E731
     _, tangent = torch.func.jvp(f, (x, c), (v, dc))
@@ -74,7 +78,10 @@ def test_forward_mode_derivative_is_the_finite_difference():
 def test_noise_level_fields_and_scalars_matter():
     net = random(condition_fields=1, condition_scalars=1)
     x, c = torch.randn(1, 2, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    condition = {"fields": torch.zeros(1, 1, 8, 8, dtype=torch.float64), "scalars": torch.zeros(1, 1, dtype=torch.float64)}
+    condition = {
+        "fields": torch.zeros(1, 1, 8, 8, dtype=torch.float64),
+        "scalars": torch.zeros(1, 1, dtype=torch.float64),
+    }
     base = net(x, c, condition)
     assert not torch.allclose(net(x, c + 1, condition), base, atol=1e-3)
     for key in condition:

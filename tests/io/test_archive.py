@@ -104,7 +104,7 @@ def test_path_that_is_not_there_names_the_closest(tmp_path: Path) -> None:
     archive().to_netcdf(tmp_path / "era5.nc")
     with pytest.raises(UserError, match=r"era55\.nc is not there.*closest.*era5\.nc"):
         open_archive(tmp_path / "era55.nc")
-    with pytest.raises(UserError, match="there is no folder .*else"):
+    with pytest.raises(UserError, match=r"there is no folder .*else"):
         open_archive(tmp_path / "else" / "deeper" / "a.nc")
     with pytest.raises(UserError, match=r"Nothing matches .*x\*\.nc.*holds era5\.nc"):
         open_archive(tmp_path / "x*.nc")
@@ -193,7 +193,7 @@ def test_files_that_do_not_combine(tmp_path: Path) -> None:
 def test_times_that_cannot_be_decoded(tmp_path: Path) -> None:
     ds = archive().assign_coords(time=("time", np.arange(12), {"units": "fortnights since the flood"}))
     ds.to_netcdf(tmp_path / "a.nc")
-    with pytest.raises(UserError, match="times of .* cannot be decoded"):
+    with pytest.raises(UserError, match=r"times of .* cannot be decoded"):
         open_archive(tmp_path / "a.nc")
 
 

@@ -123,7 +123,7 @@ def test_masked_cells_are_named(tmp_path) -> None:
     ds = fields()
     ds["t2m"][2, 0, 0] = np.nan
     ds.to_netcdf(tmp_path / "a.nc", encoding={"t2m": {"dtype": "int16", "_FillValue": np.int16(-1)}})
-    with xr.open_dataset(tmp_path / "a.nc") as found, pytest.raises(UserError, match="'t2m' has 1 in 72 .*2020-01-03"):
+    with xr.open_dataset(tmp_path / "a.nc") as found, pytest.raises(UserError, match=r"'t2m' has 1 in 72 .*2020-01-03"):
         check_finite(found, "The archive a.nc")
 
 

@@ -246,7 +246,7 @@ def test_full_disk(path: Path) -> None:
 def test_wrong_shapes_are_defects_of_the_caller(path: Path) -> None:
     writer = SampleWriter(path, coordinates(), VARIABLES, M)
     for start, block in ((0, fields(6, M + 1)), (1, fields()), (-1, fields(1)), (0, {"t2m": fields()["t2m"]})):
-        with pytest.raises(ValueError, match="template|fit"):
+        with pytest.raises(ValueError, match=r"template|fit"):
             writer.write(start, block)
     writer.write(0, fields())
     writer.close()

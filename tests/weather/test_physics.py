@@ -70,7 +70,9 @@ def test_operator_is_what_coarsens_archives(operators):
     grid = Grid.of(ds)
     operator = BlockMean(area_weights(grid.y, grid.attrs, 12), 4)
     expected = coarsen(ds, 4)["t2m"].values
-    torch.testing.assert_close(operator(torch.from_numpy(ds["t2m"].values)[:, None])[:, 0].numpy(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        operator(torch.from_numpy(ds["t2m"].values)[:, None])[:, 0].numpy(), expected, rtol=1e-12, atol=0
+    )
 
 
 def test_interpolation_keeps_constants_and_ramps(operators):

@@ -6,11 +6,12 @@ A new method is one file with a final class and one YAML of the same stem.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition
+from scigen.core.denoise import DenoiserModule
 from scigen.errors import UserError
 
 
@@ -42,7 +43,7 @@ class Method(nn.Module, ABC):
         pairs: number of cached teacher pairs (noise, end point) that it trains on; 0 for data.
     """
 
-    student: nn.Module
+    student: DenoiserModule
     pairs: int = 0
 
     def learners(self) -> dict[str, nn.Module]:
@@ -69,14 +70,14 @@ class Distiller(Method, ABC):
         sigmas: the student's levels, decreasing: it will take len(sigmas) calls at most.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, sigmas: Sequence[float]) -> None:
+    def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float]) -> None:
         """Set student, teacher and the student's levels.
 
         Raises:
             UserError: if the levels are not positive and decreasing.
         """
         super().__init__()
-        if not sigmas or min(sigmas) <= 0 or any(b >= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+        if not sigmas or min(sigmas) <= 0 or any(b >= a for a, b in pairwise(sigmas)):
             raise UserError(f"method.sigmas={list(sigmas)}: a student's levels must be positive and decreasing.")
         self.student, self.sigmas = student, tuple(float(s) for s in sigmas)
         self.teacher = teacher.requires_grad_(False).eval()

@@ -2,10 +2,11 @@
 
 L = E λ(t) ‖f(x_t; t) − sg f(x_r; r)‖²,  r < t neighbours on a grid, f(x; 0) = x
 
-Distillation: x_r is one Heun or Euler step of the teacher from x_t (Song et al. 2023, arXiv:2303.01469, algorithm 2). Tuning:
-x_r = x₀ + r ε with the data and the noise of x_t, no teacher (ECT, Geng et al. 2024, arXiv:2406.14548). On a Gaussian mode the
-fixed point of the first is the product of the solver's gains; that of the second is Euler's, and with a constant
-ratio ρ = r/t its variance is √ρ of the truth. The number of levels grows in stages, each finer than the last.
+Distillation: x_r is one Heun or Euler step of the teacher from x_t (Song et al. 2023, arXiv:2303.01469, algorithm 2).
+Tuning: x_r = x₀ + r ε with the data and the noise of x_t, no teacher (ECT, Geng et al. 2024, arXiv:2406.14548). On a
+Gaussian mode the fixed point of the first is the product of the solver's gains; that of the second is Euler's, and
+with a constant ratio ρ = r/t its variance is √ρ of the truth. The number of levels grows in stages, each finer than the
+last.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike, expand, loss_weight
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, loss_weight
 from scigen.core.methods.base import Batch, Distiller
 from scigen.core.noise import karras_sigmas
 from scigen.errors import UserError
@@ -54,7 +55,7 @@ class Consistency(Distiller):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: DenoiserModule,
         teacher: nn.Module,
         sigmas: Sequence[float],
         sigma_min: float,

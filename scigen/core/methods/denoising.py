@@ -4,9 +4,9 @@ L = E λ(σ) ‖D(x₀ + σ ε; σ, c) − x₀‖²,  λ = 1/c_out²        Kar
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scigen.core.denoise import Condition, DenoiserLike, expand, loss_weight
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, loss_weight
 from scigen.core.methods.base import Batch, Method
 from scigen.core.noise import NoiseLaw
 
@@ -22,7 +22,7 @@ def denoising_loss(
 class Denoising(Method):
     """Trains a denoiser on data, with σ from a law that covers the sampler's whole range."""
 
-    def __init__(self, student: nn.Module, noise: NoiseLaw) -> None:
+    def __init__(self, student: DenoiserModule, noise: NoiseLaw) -> None:
         """Set what is trained and the law of σ."""
         super().__init__()
         self.student, self.noise = student, noise

@@ -1,6 +1,8 @@
 """Regression on the teacher's end points: the student jumps from noise to where the teacher's ODE leads.
 
-L = E ‖G(σ_max ε; σ_max, c) − Φ(σ_max ε, c)‖² / σ_data²,   Φ = the converged teacher, cached        (Luhman & Luhman 2021, arXiv:2101.02388)
+L = E ‖G(σ_max ε; σ_max, c) − Φ(σ_max ε, c)‖² / σ_data²,   Φ = the converged teacher, cached
+
+(Luhman & Luhman 2021, arXiv:2101.02388)
 
 The noise ties every sample to its own end point, so the spread is inherited and nothing collapses to the mean.
 """
@@ -10,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule
 from scigen.core.methods.base import Batch, Distiller
 from scigen.errors import UserError
 
@@ -26,7 +28,7 @@ def regression_loss(
 class Regression(Distiller):
     """One call: the student meets the teacher's ODE end point on cached pairs."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, sigmas: Sequence[float], pairs: int = 2048) -> None:
+    def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float], pairs: int = 2048) -> None:
         """Set student and teacher.
 
         Args:

@@ -5,4 +5,4 @@ from collections.abc import Mapping
 from torch import Tensor
 
 Condition = Mapping[str, Tensor]
-"""What a sample is conditioned on, batch first: "fields" (B, K, *S), "scalars" (B, K), "measurement" and what a codec adds."""
+"""What samples are conditioned on, batch first: "fields" (B, K, *S), "scalars" (B, K), "measurement", a codec's own."""

@@ -17,8 +17,8 @@ from scigen.errors import UserError
 class SongUNet(nn.Module):
     """PhysicsNeMo's SongUNet (Song et al. 2021, DDPM++/NCSN++) on 2-D fields of any size.
 
-    Its GroupNorm computes another variance in evaluation than in training (by up to some per cent on small fields), so the inner
-    network is kept in training mode and built without dropout: one function in both.
+    Its GroupNorm computes another variance in evaluation than in training (by up to some per cent on small fields), so
+    the inner network is kept in training mode and built without dropout: one function in both.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class SongUNet(nn.Module):
             condition_fields: K of condition["fields"] (B, K, Y, X), concatenated to the input.
             condition_scalars: K of condition["scalars"] (B, K), given as class labels.
             space: must be 2.
-            resolution: img_resolution; it names the weights and places the attention, and does not restrict the size of fields.
+            resolution: img_resolution; it names the weights and places the attention, and does not restrict the size
+                of fields.
             model_channels: width of the first level.
             channel_mult: width of each level over the first's.
             num_blocks: residual blocks per level.

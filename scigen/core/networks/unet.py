@@ -6,7 +6,8 @@ It is the same function in training and evaluation (dropout aside) and different
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ from torch.nn import functional
 from scigen.core.networks import Condition
 from scigen.errors import UserError
 
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_UP = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_CONV: dict[int, Callable[..., Any]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_UP: dict[int, Callable[..., Any]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class PixelNorm(nn.Module):
@@ -39,7 +40,7 @@ class PaddedConv(nn.Module):
         super().__init__()
         space = len(periodic)
         self.wrap = [1 if p else 0 for p in reversed(periodic) for _ in range(2)]
-        self.conv = _CONV[space](channels_in, channels_out, 3, padding=[0 if p else 1 for p in periodic])
+        self.conv = _CONV[space](channels_in, channels_out, 3, padding=tuple(0 if p else 1 for p in periodic))
         with torch.no_grad():
             self.conv.weight.mul_(gain)
             self.conv.bias.zero_()
@@ -74,6 +75,8 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """U-Net F(x, c_noise, condition) for (B, C, *S) in one, two or three space dimensions."""
 
+    frequencies: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -106,10 +109,14 @@ class UNet(nn.Module):
         super().__init__()
         axes = [periodic] * space if isinstance(periodic, bool) else list(periodic)
         if space not in _CONV or len(axes) != space or not widths or blocks < 1:
-            raise UserError(f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks} do not fit.")
+            raise UserError(
+                f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks} do not fit."
+            )
         self.periodic, self.levels, self.blocks = axes, len(widths), blocks
         self.condition_fields, self.condition_scalars = condition_fields, condition_scalars
-        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
+        )
         self.embed = nn.Sequential(
             nn.Linear(2 * 16 + condition_scalars, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
@@ -122,7 +129,9 @@ class UNet(nn.Module):
                 self.shrink.append(_CONV[space](width, widths[i + 1], 2, stride=2))
                 self.grow.append(_UP[space](widths[i + 1], width, 2, stride=2))
                 self.up.append(
-                    nn.ModuleList(Block(2 * width if b == 0 else width, width, embedding, axes, dropout) for b in range(blocks))
+                    nn.ModuleList(
+                        Block(2 * width if b == 0 else width, width, embedding, axes, dropout) for b in range(blocks)
+                    )
                 )
         self.head = PaddedConv(widths[0], channels, axes, gain=0.0)
         self.norm = PixelNorm(widths[0])
@@ -167,14 +176,14 @@ class UNet(nn.Module):
         h = self.stem(self._pad(h))
         skips = []
         for i in range(self.levels):
-            for block in self.down[i]:
+            for block in self.down[i].children():
                 h = block(h, embedding)
             if i + 1 < self.levels:
                 skips.append(h)
                 h = self.shrink[i](h)
         for i in reversed(range(self.levels - 1)):
             h = torch.cat([self.grow[i](h), skips[i]], dim=1)
-            for block in self.up[i]:
+            for block in self.up[i].children():
                 h = block(h, embedding)
         out = self.head(functional.silu(self.norm(h)))
         return out[(..., *[slice(n) for n in size])]
@@ -184,5 +193,7 @@ class UNet(nn.Module):
         missing = [-n % self.multiple for n in x.shape[2:]]
         for axis, (m, wraps) in enumerate(zip(missing, self.periodic, strict=True)):
             if m and wraps:
-                raise UserError(f"Periodic axis {axis} of size {x.shape[2 + axis]} must be a multiple of {self.multiple}.")
+                raise UserError(
+                    f"Periodic axis {axis} of size {x.shape[2 + axis]} must be a multiple of {self.multiple}."
+                )
         return functional.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x

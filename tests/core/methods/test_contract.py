@@ -22,7 +22,7 @@ F64 = torch.float64
 
 
 class Linear(nn.Module):
-    """A student that multiplies every Fourier mode by a gain, g(ln σ) / √(1 + σ²) with g interpolated: it can be right."""
+    """A student that multiplies Fourier modes by a gain, g(ln σ) / √(1 + σ²) with g interpolated: it can be right."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -99,7 +99,11 @@ def test_only_the_learner_whose_turn_it_is_moves(stem):
         assert torch.isfinite(loss["loss"]) and loss["loss"].ndim == 0
         loss["loss"].backward()
         optimiser.step()
-        moved = {k for k, v in method.named_children() if any(not torch.equal(a, before[k][n]) for n, a in v.state_dict().items())}
+        moved = {
+            k
+            for k, v in method.named_children()
+            if any(not torch.equal(a, before[k][n]) for n, a in v.state_dict().items())
+        }
         assert moved == {turn}
         turns.add(turn)
         method.zero_grad()
@@ -114,7 +118,13 @@ def test_distilled_student_keeps_its_promised_calls(stem):
         return
     for steps in range(1, len(method.sigmas) + 1):
         counted = Counted(method.student)
-        few_step(counted, torch.zeros(2, 1, 16, dtype=F64), method.sigmas[:steps], None, [torch.zeros(2, 1, 16, dtype=F64)] * (steps - 1))
+        few_step(
+            counted,
+            torch.zeros(2, 1, 16, dtype=F64),
+            method.sigmas[:steps],
+            None,
+            [torch.zeros(2, 1, 16, dtype=F64)] * (steps - 1),
+        )
         assert counted.nfe == steps
 
 

@@ -14,7 +14,9 @@ F64 = torch.float64
 def law() -> RotatedProduct:
     q = torch.linalg.qr(torch.randn(3, 3, dtype=F64, generator=torch.Generator().manual_seed(0)))[0]
     w = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]], dtype=F64)
-    return RotatedProduct(q, w, torch.tensor([[-1.0, 1.0], [0.0, 2.0], [0.0, 3.0]], dtype=F64), torch.full((3, 2), 0.3, dtype=F64))
+    return RotatedProduct(
+        q, w, torch.tensor([[-1.0, 1.0], [0.0, 2.0], [0.0, 3.0]], dtype=F64), torch.full((3, 2), 0.3, dtype=F64)
+    )
 
 
 def test_the_exact_flow_map_costs_nothing_and_the_mean_costs_the_whole_spread():
