@@ -227,7 +227,8 @@ def train(
         The student with averaged weights, in evaluation mode.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    driver = Driver(method, schedule, seed)
+    driver = Driver(method.train(), schedule, seed)
+    driver.ema.eval()
     recorder = Recorder(folder, checkpoint_every * schedule.accumulate, report)
     resume = recorder.checkpoint if recorder.checkpoint.exists() else None
     if resume:
@@ -241,6 +242,7 @@ def train(
     if stream.start < len(stream):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__`")
+            warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode")  # a teacher, the average
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
             warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")
             run.fit(driver, stream.loader(), ckpt_path=resume, weights_only=True)

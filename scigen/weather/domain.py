@@ -1,6 +1,7 @@
 """The weather domain: downscaling, tied together for fitting and judging."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ class Weather(Domain):
             log.info("making the default data, %d times, at %s", times, path)
             partial = path.with_name(path.name + ".partial")
             path.parent.mkdir(parents=True, exist_ok=True)
-            make(Law(**args), times, step).chunk(time=512).to_zarr(partial, mode="w", consolidated=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+                make(Law(**args), times, step).chunk(time=512).to_zarr(partial, mode="w", consolidated=True)
             partial.rename(path)
         return path
 
@@ -178,7 +181,7 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     shape = (0, *(pair.fine.sizes[d] for d in dims))
     names = [str(v) for v in pair.fine.data_vars]
     variables = {
-        n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in ("units", "standard_name", "long_name")}
+        n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in ("units", "standard_name", "long_name", "original_name")}
         for n in names
     }
     coarse_stats = np.array([[float(f(train.inputs[n].values)) or 1.0 for n in names] for f in (np.mean, np.std)])

@@ -148,6 +148,22 @@ def test_learners_take_turns_and_every_one_is_clipped(tmp_path):
     assert all(norm == pytest.approx(0.5, rel=1e-3) for norm in seen) and len(seen) == 7
 
 
+class Modes(Deterministic):
+    """Notes the mode that its student is trained in."""
+
+    seen = None
+
+    def loss(self, turn, batch):
+        self.seen = self.student.training
+        return super().loss(turn, batch)
+
+
+def test_students_are_trained_in_training_mode_and_returned_in_evaluation_mode(tmp_path):
+    modes = Modes().eval()
+    student = train(modes, Fixed(10, 2, 2), Schedule(steps=2, batch=2, lr=1e-2), trainer, tmp_path)
+    assert modes.seen is True and not student.training
+
+
 class Broken(Deterministic):
     def loss(self, turn, batch):
         return {"loss": super().loss(turn, batch)["loss"] * float("nan")}

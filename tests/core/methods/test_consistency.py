@@ -108,7 +108,7 @@ def test_square_root_law_fails_when_the_neighbour_gets_fresh_noise():
 
 
 def test_square_root_law_is_of_the_squared_error_alone():
-    """For x₀ = ±1 the squared error gives the gain (1 + r t)/(1 + t²), as on Gaussian data; the absolute one another."""
+    """For x₀ = ±1 squared error gives the gain (1 + r t)/(1 + t²), as on Gaussian data; the absolute one another."""
     t, r = 1.0, 0.3
     eps = torch.randn(200000, dtype=F64, generator=torch.Generator().manual_seed(0))
     x0 = torch.where(torch.arange(200000) % 2 == 0, 1.0, -1.0).double()

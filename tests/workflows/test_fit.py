@@ -1,0 +1,109 @@
+"""The verb fit from end to end, in miniature."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import scigen
+from scigen.cli import main
+
+from .conftest import TINY
+
+
+def test_everything_is_there_and_says_what_it_is(fitted):
+    for path in (fitted.teacher, fitted.student, fitted.stage / "metrics.json", fitted.stage / "report.html"):
+        assert path.is_file()
+    assert not list(fitted.home.rglob("*.partial"))
+    metrics = json.loads((fitted.stage / "metrics.json").read_text())
+    models = {"exact law", "teacher, 4 steps", "teacher, 1 step", "student, 1 step", "interpolation"}
+    assert set(metrics["models"]) == models
+    assert metrics["speed"]["network"] > 0 and metrics["known"]["t2m"]["exact_crps"] > 0
+    student = scigen.load(fitted.student)
+    assert student.role == "student" and student.nfe() == 1
+    assert student.provenance["teacher"] and student.provenance["data_fingerprint"]
+
+
+def test_contenders_share_noise_and_samples(fitted):
+    """Every archive has the same times and members, and the exact law's members move with the teacher's noise."""
+    exact = xr.open_zarr(fitted.run / "samples" / "exact.zarr")
+    (path,) = (fitted.run / "samples").glob("teacher-4-steps-*.zarr")
+    teacher = xr.open_zarr(path)
+    assert exact.sizes == teacher.sizes and np.array_equal(exact.time, teacher.time)
+    assert exact["t2m"].dims == ("time", "member", "latitude", "longitude")
+
+
+def test_repeating_the_command_trains_nothing_again(inside, capsys):
+    before = {p: p.stat().st_mtime_ns for p in (inside.teacher, inside.student)}
+    assert main(["fit", *TINY]) == 0
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_another_method_takes_the_same_teacher(inside):
+    assert main(["fit", *TINY, "method=consistency", "method.levels=[2,3]"]) == 0
+    (stage,) = (p for p in inside.run.iterdir() if p.name.startswith("consistency-"))
+    student = scigen.load(stage / "student.safetensors")
+    assert student.nfe() == 2 and student.nfe(1) == 1
+    models = json.loads((stage / "metrics.json").read_text())["models"]
+    assert {"student, 1 step", "student, 2 steps", "teacher, 2 steps"} <= set(models)
+
+
+def test_a_given_teacher_skips_the_first_stage(inside, tmp_path):
+    run = tmp_path / "mine"
+    assert main(["fit", *TINY, f"teacher={inside.teacher}", f"run={run}"]) == 0
+    assert not (run / "teacher.safetensors").exists()
+    (student,) = run.glob("regression-*/student.safetensors")
+    assert scigen.load(student).provenance["teacher"] == scigen.load(inside.student).provenance["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run={run}", "seed=5"], "belongs to another configuration"),
+        (["teacher={teacher}", "data.variables=[v10,u10,t2m]"], "in this order"),
+        (["teacher={teacher}", "data.factor=8"], "factor"),
+        (["teacher={teacher}", "data.synth.size=12"], "another grid"),
+        (["teacher={teacher}", "method=denoising"], "leave one of them out"),
+        (["teacher=nothing.safetensors"], "no bundle at"),
+        (["teacher={teacher}", "noise.sigma_max=1e4"], "The teacher knows"),
+        (["data.path=nowhere.nc"], "nowhere.nc"),
+        (["data.variables=[t2m,q]"], "q"),
+        (["data.split=[0.5,0.1,0.1]"], "add up to 1"),
+        (["data.factor=32"], "factor"),
+        (["method.training.lr=0"], "lr=0"),
+        (["method.sigmas=[1.0,2.0]"], "decreasing"),
+        (["trainer.accelerator=tpu_of_tomorrow"], "tpu_of_tomorrow"),
+    ],
+)
+def test_mistakes_get_one_line(inside, capsys, words, message):
+    words = [w.format(run=inside.run, teacher=inside.teacher) for w in words]
+    assert main(["fit", *TINY, *words]) == 2
+    shown = capsys.readouterr().err.replace("\n", " ")
+    assert message in shown and "Traceback" not in shown
+
+
+def test_kill_and_resume_give_the_same_student(inside, tmp_path):
+    """SIGKILL in the middle of the student's training, then the same command: the weights of an undisturbed run."""
+    words = [w.replace("steps: 8", "steps: 60") for w in TINY] + [f"teacher={inside.teacher}"]
+    command = [sys.executable, "-m", "scigen", "fit", *words]
+    killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], cwd=inside.home, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    checkpoint = None
+    for _ in range(1200):
+        checkpoint = next((tmp_path / "killed").glob("*/last.ckpt"), None)
+        if checkpoint or killed.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert checkpoint, "it never came to a checkpoint"
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "killed").glob("*/student.safetensors")), "it was too fast to be killed"
+    for name in ("killed", "straight"):
+        assert main(["fit", *words, f"run={tmp_path / name}"]) == 0
+    students = [next((tmp_path / n).glob("*/student.safetensors")) for n in ("killed", "straight")]
+    assert scigen.load(students[0]).fingerprint() == scigen.load(students[1]).fingerprint()

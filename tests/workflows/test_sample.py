@@ -1,0 +1,117 @@
+"""The verbs sample, evaluate, inspect and synth."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import scigen
+from scigen.cli import main
+
+
+def test_zarr_and_netcdf_hold_the_same_ensemble_as_python_gives(inside, tmp_path):
+    archive = xr.open_zarr(inside.archive).isel(time=slice(0, 6))
+    archive.to_netcdf(tmp_path / "in.nc")
+    common = [f"bundle={inside.student}", f"input={tmp_path / 'in.nc'}", "members=3", "seed=2", "batch=8"]
+    for suffix in ("zarr", "nc"):
+        assert main(["sample", *common, f"output={tmp_path / 'out'}.{suffix}"]) == 0
+    zarr, netcdf = xr.open_zarr(tmp_path / "out.zarr"), xr.open_dataset(tmp_path / "out.nc")
+    python = scigen.load(inside.student).sample(archive, members=3, seed=2, batch=8)
+    for name in ("t2m", "u10", "v10"):
+        assert zarr[name].dims == ("time", "member", "latitude", "longitude") and zarr[name].dtype == np.float32
+        np.testing.assert_array_equal(zarr[name], netcdf[name])
+        np.testing.assert_array_equal(zarr[name], python[name])
+        assert zarr[name].attrs["units"] == netcdf[name].attrs["units"] == archive[name].attrs["units"]
+    for name in ("time", "latitude", "longitude"):
+        np.testing.assert_array_equal(zarr[name], archive[name])
+        np.testing.assert_array_equal(netcdf[name], archive[name])
+    for ds in (zarr, netcdf):
+        assert ds.attrs["scigen_bundle"] == scigen.load(inside.student).fingerprint() and ds.attrs["scigen_seed"] == 2
+        assert np.isnan(ds["t2m"].encoding["_FillValue"]) and ds.attrs["Conventions"].startswith("CF-")
+
+
+def test_a_span_of_time_is_the_part_of_the_whole(inside, tmp_path):
+    common = [f"bundle={inside.student}", f"input={inside.archive}", "members=2", "batch=8"]
+    assert main(["sample", *common, "time=2015-01-02:2015-01-05", f"output={tmp_path}/part.zarr"]) == 0
+    assert main(["sample", *common, "time=2015-01-01:2015-01-08", f"output={tmp_path}/whole.zarr"]) == 0
+    part, whole = xr.open_zarr(tmp_path / "part.zarr"), xr.open_zarr(tmp_path / "whole.zarr")
+    assert part.sizes["time"] == 8
+    np.testing.assert_array_equal(part["t2m"], whole["t2m"].sel(time=part.time))
+
+
+def test_coarse_input_gives_what_fine_input_gives(inside, tmp_path):
+    from scigen.weather.coarsen import coarsen
+
+    fine = xr.open_zarr(inside.archive)[["t2m", "u10", "v10"]].isel(time=slice(0, 3)).load()
+    coarsen(fine, 4).to_netcdf(tmp_path / "coarse.nc")
+    bundle = scigen.load(inside.student)
+    a = bundle.sample(fine, members=2, batch=8)
+    b = bundle.sample(xr.open_dataset(tmp_path / "coarse.nc"), members=2, batch=8)
+    for name in ("t2m", "u10", "v10"):
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(b["latitude"], fine["latitude"])
+
+
+def test_evaluate_judges_archives(inside, tmp_path):
+    (teacher,) = (inside.run / "samples").glob("teacher-4-steps-*.zarr")
+    exact = inside.run / "samples" / "exact.zarr"
+    words = [f"truth={inside.archive}", f"samples={{one: '{teacher}', two: '{exact}'}}", "data.factor=4"]
+    assert main(["evaluate", *words, f"output={tmp_path / 'judged'}"]) == 0
+    models = json.loads((tmp_path / "judged" / "metrics.json").read_text())["models"]
+    assert set(models) == {"one", "two"}
+    own = json.loads((inside.stage / "metrics.json").read_text())["models"]
+    assert models["one"]["t2m"]["crps"] == pytest.approx(own["teacher, 4 steps"]["t2m"]["crps"], rel=1e-6)
+    page = (tmp_path / "judged" / "report.html").read_text()
+    assert "data:image/png;base64," in page and "http" not in page.split("</style>")[0]
+
+
+def test_inspect_tells_bundles_and_archives(inside, capsys):
+    assert main(["inspect", f"path={inside.student}"]) == 0
+    shown = capsys.readouterr().out
+    assert "student" in shown and "few_step" in shown and "t2m [K]" in shown
+    assert main(["inspect", f"path={inside.archive}"]) == 0
+    assert "latitude" in capsys.readouterr().out
+
+
+def test_synth_writes_the_default_data_once(inside, tmp_path, capsys):
+    words = ["domain=weather", "data.synth={size: 8, times: 20, step_hours: 6, seed: 1}", f"output={tmp_path / 'a.zarr'}"]
+    assert main(["synth", *words]) == 0
+    assert xr.open_zarr(tmp_path / "a.zarr").sizes["time"] == 20
+    assert main(["synth", *words]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bundle=none.safetensors", "input={archive}", "output={out}.zarr"], "no bundle at"),
+        (["bundle={student}", "input=none.nc", "output={out}.zarr"], "none.nc"),
+        (["bundle={student}", "input={archive}", "output={out}.csv"], ".csv"),
+        (["bundle={student}", "input={archive}", "output={out}.zarr", "members=0"], "members=0"),
+        (["bundle={student}", "input={archive}", "output={out}.zarr", "steps=5"], "1 to 1 steps"),
+        (["bundle={student}", "input={archive}", "output={out}.zarr", "time=1999-01-01:1999-02-01"], "holds no sample"),
+        (["bundle={student}", "input={archive}", "output={out}.zarr", "time=soon"], "time=soon"),
+        (["bundle={student}", "input={wrong}", "output={out}.zarr"], "grid"),
+        (["bundle={student}", "input={gaps}", "output={out}.zarr"], "2015-01-01T12"),
+        (["bundle={student}", "input={archive}", "output={out}.zarr", "device=abacus"], "device=abacus"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_no_output(inside, tmp_path, capsys, words, message):
+    ds = xr.open_zarr(inside.archive).isel(time=slice(0, 4)).load()
+    ds.assign_coords(latitude=ds.latitude * 1.5).to_netcdf(tmp_path / "wrong.nc")
+    ds["t2m"][1, 2, 3] = np.nan
+    ds.to_netcdf(tmp_path / "gaps.nc")
+    names = dict(student=inside.student, archive=inside.archive, out=tmp_path / "out", wrong=tmp_path / "wrong.nc", gaps=tmp_path / "gaps.nc")
+    assert main(["sample", "batch=8", *(w.format(**names) for w in words)]) == 2
+    shown = capsys.readouterr().err.replace("\n", " ")
+    assert message in shown and "Traceback" not in shown
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_an_existing_output_is_kept_unless_told(inside, tmp_path, capsys):
+    words = [f"bundle={inside.student}", f"input={inside.archive}", "time=2015-01-02", "members=2", "batch=8", f"output={tmp_path}/o.zarr"]
+    assert main(["sample", *words]) == 0
+    assert main(["sample", *words]) == 2
+    assert main(["sample", *words, "overwrite=true", "seed=9"]) == 0
+    assert xr.open_zarr(tmp_path / "o.zarr").attrs["scigen_seed"] == 9
