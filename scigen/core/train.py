@@ -107,7 +107,7 @@ class Driver(lightning.LightningModule):
         if not torch.isfinite(losses["loss"]):
             raise UserError(
                 f"The {turn}'s loss is {losses['loss'].item()} at step {step}. Repeating the command goes on from the"
-                " last checkpoint; a lower training.lr or trainer.precision=32-true usually cures it."
+                " last checkpoint; a lower learning rate (method.training.lr, teaching.training.lr) or trainer.precision=32-true usually cures it."
             )
         self.manual_backward(losses["loss"] / self.schedule.accumulate)
         if micro == self.schedule.accumulate - 1:
@@ -242,6 +242,7 @@ def train(
     if stream.start < len(stream):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__`")
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.")
             warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode")  # a teacher, the average
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
             warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")

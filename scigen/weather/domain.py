@@ -28,6 +28,7 @@ from scigen.weather.physics import DownscalingCodec
 from scigen.weather.synth import Law, make
 
 log = logging.getLogger(__name__)
+KEPT = ("units", "standard_name", "long_name", "original_name")  # attributes of variables that bundles carry
 CHUNK = 256  # times per block in a pass over an archive
 MEMORY = 2 * 86400.0  # s, after which the errors of two forecasts count as independent
 
@@ -180,10 +181,7 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     normal = [(v - v.mean()) / (v.std() or 1.0) for v in static]
     shape = (0, *(pair.fine.sizes[d] for d in dims))
     names = [str(v) for v in pair.fine.data_vars]
-    variables = {
-        n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in ("units", "standard_name", "long_name", "original_name")}
-        for n in names
-    }
+    variables = {n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in KEPT} for n in names}
     coarse_stats = np.array([[float(f(train.inputs[n].values)) or 1.0 for n in names] for f in (np.mean, np.std)])
     arguments = (grid, pair.factor, variables, np.stack(normal) if normal else np.zeros(shape), coarse_stats)
     raw = DownscalingCodec(*arguments, conserve=conserve)

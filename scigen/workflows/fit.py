@@ -124,7 +124,7 @@ def _train(
     with progress(title, schedule.steps, "steps") as advance:
         return train(
             method, stream, schedule, trainer, folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
-            report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}"),
+            report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}" if loss == loss else ""),
         )  # fmt: skip
 
 

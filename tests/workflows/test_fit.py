@@ -6,13 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from omegaconf import OmegaConf
 
 import scigen
 from scigen.cli import main
+from scigen.config import compose
+from scigen.core.sample import dpm_solver
+from scigen.errors import UserError
+from scigen.weather.domain import Weather
+from scigen.workflows.pairs import pair_stream
 
 from .conftest import TINY
 
@@ -88,11 +96,37 @@ def test_mistakes_get_one_line(inside, capsys, words, message):
     assert message in shown and "Traceback" not in shown
 
 
+def test_a_teacher_of_another_field_is_refused(inside, tmp_path, capsys):
+    foreign = replace(scigen.load(inside.teacher), domain="mri").save(tmp_path / "mri.safetensors")
+    assert main(["fit", *TINY, f"teacher={foreign}"]) == 2
+    assert "domain=mri" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_pair_cache_of_another_teacher_is_refused(inside):
+    student = scigen.load(inside.student)
+    with pytest.raises(UserError, match="another teacher"):
+        pair_stream(student, xr.Dataset(), 8, 1, 1, inside.stage / "pairs.safetensors", seed=0, batch=8)
+
+
+def test_pairs_are_the_teachers_end_points(inside):
+    """Cached noise and end point belong together: sampling the teacher from the pair's noise leads there."""
+    teacher = scigen.load(inside.teacher)
+    domain = Weather(**OmegaConf.to_container(compose("fit", TINY).data))
+    data = domain.open(inside.home / "runs" / "data", teacher.codec)
+    stream = pair_stream(teacher, data.train.inputs, 8, 4, 2, inside.stage / "pairs.safetensors", seed=0, batch=8)
+    batch = stream.get(stream.indices(1))
+    grid = teacher.sampling.grid()
+    with torch.no_grad():
+        again = dpm_solver(teacher.denoiser, grid[0] * batch.noise, grid, batch.condition)
+    torch.testing.assert_close(again, batch.x, rtol=1e-4, atol=1e-4)
+
+
 def test_kill_and_resume_give_the_same_student(inside, tmp_path):
     """SIGKILL in the middle of the student's training, then the same command: the weights of an undisturbed run."""
     words = [w.replace("steps: 8", "steps: 60") for w in TINY] + [f"teacher={inside.teacher}"]
     command = [sys.executable, "-m", "scigen", "fit", *words]
-    killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], cwd=inside.home, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], cwd=inside.home, **quiet)
     checkpoint = None
     for _ in range(1200):
         checkpoint = next((tmp_path / "killed").glob("*/last.ckpt"), None)

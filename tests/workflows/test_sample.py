@@ -75,7 +75,8 @@ def test_inspect_tells_bundles_and_archives(inside, capsys):
 
 
 def test_synth_writes_the_default_data_once(inside, tmp_path, capsys):
-    words = ["domain=weather", "data.synth={size: 8, times: 20, step_hours: 6, seed: 1}", f"output={tmp_path / 'a.zarr'}"]
+    synth = "data.synth={size: 8, times: 20, step_hours: 6, seed: 1}"
+    words = ["domain=weather", synth, f"output={tmp_path / 'a.zarr'}"]
     assert main(["synth", *words]) == 0
     assert xr.open_zarr(tmp_path / "a.zarr").sizes["time"] == 20
     assert main(["synth", *words]) == 2
@@ -102,7 +103,8 @@ def test_mistakes_get_one_line_and_leave_no_output(inside, tmp_path, capsys, wor
     ds.assign_coords(latitude=ds.latitude * 1.5).to_netcdf(tmp_path / "wrong.nc")
     ds["t2m"][1, 2, 3] = np.nan
     ds.to_netcdf(tmp_path / "gaps.nc")
-    names = dict(student=inside.student, archive=inside.archive, out=tmp_path / "out", wrong=tmp_path / "wrong.nc", gaps=tmp_path / "gaps.nc")
+    names = {k: tmp_path / v for k, v in {"out": "out", "wrong": "wrong.nc", "gaps": "gaps.nc"}.items()}
+    names |= {"student": inside.student, "archive": inside.archive}
     assert main(["sample", "batch=8", *(w.format(**names) for w in words)]) == 2
     shown = capsys.readouterr().err.replace("\n", " ")
     assert message in shown and "Traceback" not in shown
@@ -110,7 +112,8 @@ def test_mistakes_get_one_line_and_leave_no_output(inside, tmp_path, capsys, wor
 
 
 def test_an_existing_output_is_kept_unless_told(inside, tmp_path, capsys):
-    words = [f"bundle={inside.student}", f"input={inside.archive}", "time=2015-01-02", "members=2", "batch=8", f"output={tmp_path}/o.zarr"]
+    words = [f"bundle={inside.student}", f"input={inside.archive}", "time=2015-01-02", "members=2", "batch=8"]
+    words.append(f"output={tmp_path}/o.zarr")
     assert main(["sample", *words]) == 0
     assert main(["sample", *words]) == 2
     assert main(["sample", *words, "overwrite=true", "seed=9"]) == 0
