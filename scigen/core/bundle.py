@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from scigen.core import addressed, sample
 from scigen.core.codec import Codec
 from scigen.core.denoise import Denoiser, DenoiserModule
 from scigen.core.guide import Consistent
-from scigen.core.noise import karras_sigmas
+from scigen.core.noise import check_levels, karras_sigmas
 from scigen.errors import UserError
 
 FORMAT = "scigen-bundle-1"
@@ -49,7 +49,8 @@ class Sampling:
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        """Check the name."""
+        """Check name and levels."""
+        check_levels(self.sigmas)
         if self.sampler not in ("euler", "heun", "dpm_solver", "few_step"):
             raise UserError(f"Unknown sampler {self.sampler!r}: use euler, heun, dpm_solver or few_step.")
 
@@ -120,12 +121,13 @@ class Bundle:
         return self
 
     def fingerprint(self) -> str:
-        """16 hex digits of weights, codec and sampling."""
+        """16 hex digits of all that samples depend on: network and weights, codec, sampling."""
         digest = hashlib.sha256()
         settings, arrays = self.codec.state()
-        digest.update(json.dumps([settings, self.sigma_data, self.sampling.sampler, *self.sampling.sigmas]).encode())
+        network = [self.network_class, self.network_args, self.sigma_data]
+        digest.update(json.dumps([settings, *network, asdict(self.sampling)]).encode())
         for _, value in sorted(self.network.state_dict().items()):
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         for _, array in sorted(arrays.items()):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -275,7 +277,7 @@ class Bundle:
             scigen_bundle=self.fingerprint(), scigen_role=self.role, scigen_domain=self.domain,
             scigen_nfe=self.nfe(steps), scigen_sampler=self.sampling.sampler, scigen_seed=seed,
             scigen_members=members, scigen_compute_batch=batch, scigen_threads=torch.get_num_threads(),
-            scigen_seed_rule=SEED_RULE,
+            scigen_seed_rule=SEED_RULE, **self.codec.attributes,
         )  # fmt: skip
 
 
@@ -306,27 +308,32 @@ def load(path: str | Path) -> Bundle:
         tensors = load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is no whole safetensors file ({error}). Copy it again or fit again.") from error
-    if header.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is no scigen bundle of format {FORMAT!r}, but {header.get('format', 'something else')!r}."
-        )
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} is no scigen bundle of format {FORMAT!r}, but {found or 'something else'!r}.")
     try:
         network_args = header["network"]["args"]
         network_class = construct(header["network"]["class"], NETWORKS, "network")
         codec_class = construct(header["codec"]["class"], CODECS, "codec")
         arrays = {k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if k.startswith("codec.")}
         codec = codec_class.restore(dict(header["codec"]["settings"]), arrays)
+        sizes = dict(channels=codec.shape[0], condition_fields=codec.fields, condition_scalars=codec.scalars)
+        if any(network_args.get(k, 0) != v for k, v in sizes.items()):
+            raise ValueError(f"the codec needs a network with {sizes}, it is one with {network_args}")
         network = network_class(**network_args)
         network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
         sampling = Sampling(**{**header["sampling"], "sigmas": tuple(header["sampling"]["sigmas"])})
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        return Bundle(
+            network, header["network"]["class"], network_args, header["sigma_data"], codec, sampling,
+            header["domain"], header["role"], header["provenance"],
+        )  # fmt: skip
+    except UserError:
+        raise
+    except Exception as error:  # whatever goes wrong where a header lies
         raise UserError(
-            f"The bundle {path} does not fit its own description: {error}. Was it edited, or made by another version?"
+            f"The bundle {path} does not fit its own description ({type(error).__name__}: {error})."
+            " Was it edited, or made by another version?"
         ) from error
-    return Bundle(
-        network, header["network"]["class"], network_args, header["sigma_data"], codec, sampling,
-        header["domain"], header["role"], header["provenance"],
-    )  # fmt: skip
 
 
 def versions() -> dict[str, str]:

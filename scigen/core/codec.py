@@ -56,7 +56,10 @@ class Codec(ABC):
 
     @abstractmethod
     def condition(self, inputs: xr.Dataset, index: Index) -> dict[str, Tensor]:
-        """The condition of the samples at `index` of prepared inputs: tensors, batch first, float32."""
+        """The condition of the samples at `index` of prepared inputs: tensors, batch first.
+
+        What networks see is float32; what only `decode` needs may have more digits.
+        """
 
     @abstractmethod
     def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
@@ -74,6 +77,11 @@ class Codec(ABC):
     @abstractmethod
     def variables(self) -> dict[str, dict[str, Any]]:
         """CF attributes of the C output variables, by name, in channel order."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes, named scigen_…, that samples archives carry for those who judge them."""
+        return {}
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -31,10 +31,13 @@ class SampleStream(IterableDataset):
             seed: of the order.
 
         Raises:
-            UserError: if there is no sample.
+            UserError: if there is no sample, or the seed is negative.
         """
         if count < 1:
             raise UserError("There are no training samples.")
+        if seed < 0:
+            raise UserError(f"seed={seed} must be at least 0.")
+        self._orders: dict[int, np.ndarray] = {}
         self.count, self.batch, self.total, self.seed, self.start = count, batch, total, seed, 0
 
     def __len__(self) -> int:
@@ -53,12 +56,12 @@ class SampleStream(IterableDataset):
         return np.array([orders[int(e)][p % self.count] for e, p in zip(epochs, places, strict=True)])
 
     def _cached(self, epoch: int) -> np.ndarray:
-        known: dict[int, np.ndarray] = self.__dict__.setdefault("_orders", {})
-        if epoch not in known:
-            while len(known) > 1:
-                known.pop(next(iter(known)))
-            known[epoch] = self.order(epoch)
-        return known[epoch]
+        """The permutation of an epoch; the last two are kept, since a batch may run on from one into the next."""
+        if epoch not in self._orders:
+            while len(self._orders) > 1:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[epoch] = self.order(epoch)
+        return self._orders[epoch]
 
     def get(self, indices: np.ndarray) -> Batch:
         """The samples at these positions."""

@@ -66,8 +66,8 @@ class Domain(ABC):
         """
 
     @abstractmethod
-    def standard(self, archive: xr.Dataset) -> xr.Dataset:
-        """An archive of the truth with the names and units that samples have, lazily."""
+    def standard(self, archive: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+        """These variables of an archive of the truth, with the names and units that samples have, lazily."""
 
     @abstractmethod
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
@@ -82,7 +82,7 @@ class Domain(ABC):
         return None
 
     @abstractmethod
-    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], codec: Codec | None = None) -> xr.Dataset:
+    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
         """Every number of the report: contenders by name, judged against the truth."""
 
     @abstractmethod

@@ -6,6 +6,8 @@ A variance-exploding process adds noise of standard deviation σ: x_σ = x₀ + 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -85,6 +87,18 @@ def check_range(sigma_min: float, sigma_max: float) -> None:
         )
 
 
+def check_levels(levels: Iterable[float], what: str = "Sampling levels") -> list[float]:
+    """The levels of a grid as floats.
+
+    Raises:
+        UserError: unless there is one at least, all are positive and finite, and each is below the one before.
+    """
+    grid = [float(s) for s in levels]
+    if not grid or not all(0 < s < math.inf for s in grid) or any(b >= a for a, b in pairwise(grid)):
+        raise UserError(f"{what} must be positive and strictly decreasing (0 is implied), not {grid}.")
+    return grid
+
+
 def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
     """Grid of n noise levels, decreasing, evenly spaced in σ^(1/ρ): (n,) float64.
 
@@ -115,7 +129,7 @@ def log_sigmas(n: int, sigma_min: float, sigma_max: float) -> Tensor:
 
 
 def sigma_range(x: Tensor) -> tuple[float, float]:
-    """Noise levels (σ_min, σ_max) that suit the data, rounded to two digits.
+    """Noise levels (σ_min, σ_max) that suit the data, rounded to two digits, σ_max upwards.
 
     σ_max = 10 √λ_max: sampling starts from N(0, σ_max²), which gives a mode of variance λ only σ_max²/(λ + σ_max²) of
     it, so this costs the largest mode at most 1 %. σ_min is a fifth of the spread of the smallest scales (the diagonal
@@ -134,4 +148,5 @@ def sigma_range(x: Tensor) -> tuple[float, float]:
     smallest = float(detail.square().mean())
     sigma_max = max(10 * math.sqrt(largest), 1.0)
     sigma_min = min(max(0.2 * math.sqrt(smallest), 0.002), 0.05)
-    return float(f"{sigma_min:.2g}"), float(f"{sigma_max:.2g}")
+    unit = 10.0 ** (math.floor(math.log10(sigma_max)) - 1)
+    return float(f"{sigma_min:.2g}"), float(f"{math.ceil(sigma_max / unit) * unit:.2g}")

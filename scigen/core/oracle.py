@@ -112,8 +112,8 @@ class Gaussian(Oracle):
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws: white noise, scaled by √λ in the modes."""
-        shape = self.from_modes(torch.zeros(1, *self.variance.shape, dtype=self.variance.dtype)).shape[1:]
-        white = torch.randn(n, *shape, generator=generator, dtype=self.variance.dtype)
+        shape = self.from_modes(torch.zeros_like(self.variance)[None]).shape[1:]
+        white = torch.randn(n, *shape, generator=generator, dtype=self.variance.dtype, device=self.variance.device)
         mean = self._mean(white, None)
         return mean + self.from_modes(self.variance.sqrt() * self.to_modes(white))
 
@@ -171,7 +171,8 @@ class Mixture(Oracle):
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, *self.means.shape[1:], generator=generator, dtype=self.means.dtype)
+        shape, like = self.means.shape[1:], self.means
+        noise = torch.randn(n, *shape, generator=generator, dtype=like.dtype, device=like.device)
         return self.means[k] + expand(self.stds[k], noise) * noise
 
 
@@ -200,7 +201,7 @@ class RotatedProduct(Oracle):
             UserError: if Q is not orthonormal.
         """
         super().__init__()
-        eye = torch.eye(len(rotation), dtype=rotation.dtype)
+        eye = torch.eye(len(rotation), dtype=rotation.dtype, device=rotation.device)
         if not torch.allclose(rotation @ rotation.mT, eye, atol=1e-6):
             raise UserError("RotatedProduct needs an orthonormal rotation.")
         for name, value in dict(rotation=rotation, weights=weights, means=means, stds=stds).items():
@@ -250,8 +251,8 @@ class RotatedProduct(Oracle):
         """n draws: (n, coefficients)."""
         d = len(self.rotation)
         k = torch.stack([torch.multinomial(w, n, replacement=True, generator=generator) for w in self.weights], 1)
-        rows = torch.arange(d).expand(n, d)
-        noise = torch.randn(n, d, generator=generator, dtype=self.means.dtype)
+        rows = torch.arange(d, device=k.device).expand(n, d)
+        noise = torch.randn(n, d, generator=generator, dtype=self.means.dtype, device=k.device)
         return (self.means[rows, k] + self.stds[rows, k] * noise) @ self.rotation.mT
 
 

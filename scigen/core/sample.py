@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scigen.core.denoise import Condition, DenoiserLike
+from scigen.core.noise import check_levels
 from scigen.errors import UserError
 
 Sampler = Callable[[DenoiserLike, Tensor, Sequence[float], Condition | None], Tensor]
@@ -30,14 +31,6 @@ class Counted:
         return self.denoiser(x, sigma, condition)
 
 
-def _grid(sigmas: Sequence[float] | Tensor) -> list[float]:
-    """The levels as floats, checked to decrease strictly and to be positive."""
-    grid = [float(s) for s in sigmas]
-    if not grid or grid[-1] <= 0 or any(b >= a for a, b in pairwise(grid)):
-        raise UserError(f"Sampling levels must be positive and strictly decreasing (0 is implied), not {grid}.")
-    return grid
-
-
 def _denoise(denoiser: DenoiserLike, x: Tensor, sigma: float, condition: Condition | None) -> Tensor:
     return denoiser(x, torch.full((x.shape[0],), sigma, dtype=torch.float64, device=x.device), condition)
 
@@ -54,7 +47,7 @@ def euler(denoiser: DenoiserLike, x: Tensor, sigmas: Sequence[float], condition:
     Returns:
         Samples, (B, C, *S).
     """
-    grid = _grid(sigmas)
+    grid = check_levels(sigmas)
     for now, then in zip(grid, [*grid[1:], 0.0], strict=True):
         denoised = _denoise(denoiser, x, now, condition)
         x = denoised + (then / now) * (x - denoised)
@@ -63,7 +56,7 @@ def euler(denoiser: DenoiserLike, x: Tensor, sigmas: Sequence[float], condition:
 
 def heun(denoiser: DenoiserLike, x: Tensor, sigmas: Sequence[float], condition: Condition | None = None) -> Tensor:
     """Heun steps, the last one Euler, 2N − 1 calls: second order (arXiv:2206.00364, algorithm 1 without churn)."""
-    grid = _grid(sigmas)
+    grid = check_levels(sigmas)
     for now, then in zip(grid, [*grid[1:], 0.0], strict=True):
         x = heun_step(denoiser, x, now, then, condition)
     return x
@@ -86,18 +79,16 @@ def dpm_solver(
 
     Lu et al. 2022, arXiv:2211.01095, algorithm 2, for the variance-exploding process.
     """
-    grid = _grid(sigmas)
+    grid = check_levels(sigmas)
     before: Tensor | None = None
     h_before = math.nan
-    for now, then in zip(grid, [*grid[1:], 0.0], strict=True):
+    for now, then in pairwise(grid):
         denoised = _denoise(denoiser, x, now, condition)
-        if then == 0:
-            return denoised
         h = math.log(now / then)
         ahead = denoised if before is None else denoised + (0.5 * h / h_before) * (denoised - before)
         x = (then / now) * x + (1 - then / now) * ahead
         before, h_before = denoised, h
-    raise AssertionError("unreachable: the last level is 0")
+    return _denoise(denoiser, x, grid[-1], condition)
 
 
 def few_step(
@@ -122,7 +113,7 @@ def few_step(
     Returns:
         Samples, (B, C, *S) (Song et al. 2023, arXiv:2303.01469, algorithm 1).
     """
-    grid = _grid(sigmas)
+    grid = check_levels(sigmas)
     if len(noises) != len(grid) - 1:
         raise UserError(
             f"A few-step sampler over {len(grid)} levels needs {len(grid) - 1} fresh noises, not {len(noises)}."

@@ -67,6 +67,16 @@ def step_seed(seed: int, index: int, rank: int = 0) -> int:
     return (int(a) << 31) ^ int(b)
 
 
+def check_number(value: Tensor, what: str, step: int) -> None:
+    """Raise UserError unless a scalar is finite: before it can reach weights, and with them a checkpoint."""
+    if not torch.isfinite(value):
+        raise UserError(
+            f"The {what} is {value.item()} at step {step}. Repeating the command goes on from the last checkpoint; a"
+            " lower learning rate (method.training.lr, teaching.training.lr) or trainer.precision=32-true usually"
+            " cures it."
+        )
+
+
 class Driver(lightning.LightningModule):
     """Trains a method's learners in turn, averages the student's weights, counts its own steps."""
 
@@ -104,14 +114,11 @@ class Driver(lightning.LightningModule):
         optimizer = (found if isinstance(found, list) else [found])[list(learners).index(turn)]
         self.toggle_optimizer(optimizer)
         losses = self.method.loss(turn, batch)
-        if not torch.isfinite(losses["loss"]):
-            raise UserError(
-                f"The {turn}'s loss is {losses['loss'].item()} at step {step}. Repeating the command goes on from the"
-                " last checkpoint; a lower learning rate (method.training.lr, teaching.training.lr) or trainer.precision=32-true usually cures it."
-            )
+        check_number(losses["loss"], f"{turn}'s loss", step)
         self.manual_backward(losses["loss"] / self.schedule.accumulate)
         if micro == self.schedule.accumulate - 1:
-            nn.utils.clip_grad_norm_(learners[turn].parameters(), self.schedule.clip)
+            norm = nn.utils.clip_grad_norm_(learners[turn].parameters(), self.schedule.clip)
+            check_number(norm, f"{turn}'s gradient", step)
             for group in optimizer.param_groups:
                 group["lr"] = self.schedule.rate(step)
             optimizer.step()
@@ -129,7 +136,10 @@ class Driver(lightning.LightningModule):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint's state; only a teacher may be missing from it."""
-        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        try:
+            found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:
+            raise UserError(f"The checkpoint is of another model: {' '.join(str(error).split())[:300]}") from error
         missing = [k for k in found.missing_keys if not k.startswith("method.teacher.")]
         if strict and (missing or found.unexpected_keys):
             raise UserError(
@@ -223,6 +233,10 @@ def train(
         checkpoint_every: steps between checkpoints.
         report: called with (micro-batches done, mean loss of late).
 
+    Raises:
+        UserError: for a precision or number of devices that it is not made for, a checkpoint of another model, or a
+            loss that is not a number.
+
     Returns:
         The student with averaged weights, in evaluation mode.
     """
@@ -239,6 +253,11 @@ def train(
         max_epochs=1, callbacks=[recorder], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0, default_root_dir=folder,
     )  # fmt: skip
+    if run.precision not in ("32-true", "bf16-mixed") or run.world_size > 1:
+        raise UserError(
+            f"trainer.precision={run.precision}, trainer.devices={run.world_size}: training takes 32-true or bf16-mixed"
+            " precision, on one device."
+        )
     if stream.start < len(stream):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__`")

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from scigen.weather.area import cell_weights
 from scigen.weather.data import Grid, Pair, find_variables, open_pair, split_times
 from scigen.weather.exact import Posterior
 from scigen.weather.physics import DownscalingCodec
-from scigen.weather.synth import Law, make
+from scigen.weather.synth import VARIABLES, Law, make
 
 log = logging.getLogger(__name__)
 KEPT = ("units", "standard_name", "long_name", "original_name")  # attributes of variables that bundles carry
@@ -58,6 +59,9 @@ class Weather(Domain):
         if not path.exists():
             args = dict(self.settings)
             times, step = args.pop("times", 8192), args.pop("step_hours", 6)
+            known = [f.name for f in fields(Law)]
+            if not set(args) <= set(known):
+                raise UserError(f"data.synth={args}: the synthetic climate knows {', '.join(known)}.")
             log.info("making the default data, %d times, at %s", times, path)
             partial = path.with_name(path.name + ".partial")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +94,11 @@ class Weather(Domain):
         source = self.path or f"default data ({path})"
         return Data(splits["train"], splits["validation"], splits["test"], codec, fingerprint(pair.fine), source)
 
-    def standard(self, archive: xr.Dataset) -> xr.Dataset:
-        """The archive with canonical variable names and units."""
-        found = find_variables(archive, self.variables)
-        return found.assign_attrs(archive.attrs)
+    def standard(self, archive: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+        """These variables of an archive, found as `data.variables` maps them, with canonical names and units."""
+        known = self.variables if isinstance(self.variables, Mapping) else {}
+        wanted = {n: known[n] for n in names} if set(names) <= set(known) else list(names)
+        return find_variables(archive, wanted)
 
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
         """Bilinear interpolation of the coarse fields."""
@@ -131,18 +136,20 @@ class Weather(Domain):
         return out
 
     def _posterior(self, codec: Codec, split: Split) -> Posterior | None:
-        """The exact law, if the data are synthetic, whole, and their block means are what conditions."""
+        """The exact law, if the data are the synthetic ones, whole, and their block means are what conditions."""
         law = Law.of(split.truth)
         if law is None or self.coarse is not None or not isinstance(codec, DownscalingCodec):
             return None
-        if codec.shape[1:] != (law.size, law.size):
-            return None
-        return Posterior(law, codec)
+        grid = codec.grid
+        whole = grid.shape == (law.size, law.size) and all(
+            np.allclose(a, b) for a, b in ((grid.y, law.latitude), (grid.x, law.longitude))
+        )
+        return Posterior(law, codec) if whole and set(codec.variables) <= set(VARIABLES) else None
 
-    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], codec: Codec | None = None) -> xr.Dataset:
+    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
         """Fair CRPS, spread, ranks, coverage, spectra, tails and conservation of every contender."""
-        factor = codec.factor if isinstance(codec, DownscalingCodec) else self.factor
-        return metrics.evaluate(truth, samples, factor=factor, block=_block(truth))
+        factors = [int(ds.attrs["scigen_factor"]) for ds in samples.values() if "scigen_factor" in ds.attrs]
+        return metrics.evaluate(truth, samples, factor=factors[0] if factors else None, block=_block(truth))
 
     def tables(self, report: xr.Dataset) -> Sequence[Table]:
         """One table a variable."""
@@ -182,7 +189,8 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     shape = (0, *(pair.fine.sizes[d] for d in dims))
     names = [str(v) for v in pair.fine.data_vars]
     variables = {n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in KEPT} for n in names}
-    coarse_stats = np.array([[float(f(train.inputs[n].values)) or 1.0 for n in names] for f in (np.mean, np.std)])
+    coarse = [train.inputs[n].values.astype(np.float64) for n in names]
+    coarse_stats = np.array([[v.mean() for v in coarse], [v.std() or 1.0 for v in coarse]])
     arguments = (grid, pair.factor, variables, np.stack(normal) if normal else np.zeros(shape), coarse_stats)
     raw = DownscalingCodec(*arguments, conserve=conserve)
     count = len(raw.samples(train.inputs))
@@ -194,10 +202,10 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
         cells += r[:, 0].numel()
     mean = total / cells
     std = np.sqrt(np.maximum(square / cells - mean**2, 0))
-    if (std <= 0).any():
-        raise UserError(
-            f"{names[int(np.argmin(std))]} does not differ from its interpolated block means: nothing is to be learnt."
-        )
+    digits = np.finfo(np.float32).eps * np.array([np.abs(v).max() for v in coarse])  # of what archives hold
+    if (std <= digits).any():
+        name = names[int(np.argmin(std - digits))]
+        raise UserError(f"{name} does not differ from its interpolated block means: there is nothing to learn.")
     return DownscalingCodec(*arguments, residual_stats=np.stack([mean, std]), conserve=conserve)
 
 
@@ -209,6 +217,8 @@ def _check_codec(codec: DownscalingCodec, pair: Pair) -> None:
             f"The teacher's variables are {list(codec.variables)}, in this order; data.variables={asked}. Write them as"
             " the teacher has them."
         )
+    if pair.factor != codec.factor:
+        raise UserError(f"The teacher was made for a factor of {codec.factor}, not for data.factor={pair.factor}.")
     if not Grid.of(pair.fine).same(codec.grid):
         raise UserError(f"The teacher was made for another grid: {codec.grid}; the archive has {Grid.of(pair.fine)}.")
 

@@ -196,6 +196,11 @@ class DownscalingCodec(Codec):
         coords = xr.Dataset(coords={time: inputs[time], **grid.coordinates()})
         return Layout(coords, (time, *grid.dims), arrange)
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The factor."""
+        return {"scigen_factor": self.factor}
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Grid, factor, variables as JSON; static fields and statistics as arrays."""
         grid = self.grid.to_dict()

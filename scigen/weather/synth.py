@@ -58,8 +58,13 @@ class Law:
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        if self.size < 4 or not 0 <= self.tie < 1 or not 0 <= self.divergent <= 1 or min(self.outer, self.memory) <= 0:
-            raise UserError(f"The synthetic climate needs size >= 4, 0 <= tie < 1, 0 <= divergent <= 1: {self}.")
+        positive = (self.spacing, self.spread_t2m, self.spread_wind, self.outer, self.memory)
+        inside = 0 <= self.tie < 1 and 0 <= self.divergent <= 1
+        if self.size < 4 or self.seed < 0 or not inside or min(positive) <= 0:
+            raise UserError(
+                "The synthetic climate needs size >= 4, seed >= 0, 0 <= tie < 1, 0 <= divergent <= 1, and positive"
+                f" spacing, spreads, outer and memory: {self}."
+            )
 
     @property
     def torus(self) -> int:
@@ -166,8 +171,10 @@ class Law:
     @classmethod
     def of(cls, ds: xr.Dataset) -> "Law | None":
         """The law that an archive was made by, from its attribute; None for any other archive."""
-        text = ds.attrs.get(ATTRIBUTE)
-        return cls(**json.loads(text)) if text else None
+        try:
+            return cls(**json.loads(ds.attrs[ATTRIBUTE]))
+        except (KeyError, TypeError, ValueError, UserError):  # none, or none that this version knows
+            return None
 
 
 def make(law: Law, times: int = 8192, step_hours: int = 6, start: str = "2015-01-01") -> xr.Dataset:

@@ -17,8 +17,9 @@ def run(cfg: DictConfig) -> Path:
     if not cfg.samples:
         raise UserError("samples= names nothing to judge: write samples={student:out.zarr,teacher:other.zarr}.")
     domain: Domain = instantiate(cfg.domain, **cfg.data)
-    truth = domain.standard(open_archive(cfg.truth))
     ensembles = {name: open_archive(path) for name, path in cfg.samples.items()}
+    names = [str(k) for k, v in next(iter(ensembles.values())).data_vars.items() if "time" in v.dims]
+    truth = domain.standard(open_archive(cfg.truth), names)
     report = domain.evaluate(truth, ensembles)
     folder = Path(cfg.output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ def judge(
         ensembles[name] = ensemble(bundle, name, split, members, seed, steps, batch, path)
     for name, ds in domain.baselines(codec, split).items():
         ensembles[name] = ds.assign_attrs(scigen_role="baseline", scigen_nfe=0)
-    report = domain.evaluate(split.truth, ensembles, codec)
+    report = domain.evaluate(split.truth, ensembles)
     logs = [folder.parent / "teacher" / "training.csv", folder / "training.csv"]
     provenance = {
         "data": data.source, "test samples × members": f"{len(index)} × {members}", "seed": seed,

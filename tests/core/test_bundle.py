@@ -1,5 +1,6 @@
 """Bundles: round trip, safety, and ensembles that depend on nothing but their address."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -104,13 +105,39 @@ def tampered(path, change):
         (lambda h: h.update({"format": "other"}), "no scigen bundle"),
         (lambda h: h["network"]["args"].update({"widths": [8, 16]}), "does not fit its own description"),
         (lambda h: h.pop("sampling"), "does not fit its own description"),
+        (lambda h: h.pop("domain"), "does not fit its own description"),
         (lambda h: h["sampling"].update({"sampler": "magic"}), "Unknown sampler 'magic'"),
+        (lambda h: h["sampling"].update({"sigmas": [1.0, 2.0]}), "strictly decreasing"),
+        (lambda h: h["sampling"].update({"sigmas": []}), "strictly decreasing"),
+        (lambda h: h["sampling"].update({"sigmas": [float("nan")]}), "strictly decreasing"),
+        (lambda h: h["codec"]["settings"].update({"factor": 0}), "does not fit its own description"),
+        (lambda h: h["codec"]["settings"]["grid"].update({"dims": []}), "does not fit its own description"),
+        (lambda h: h["codec"]["settings"]["variables"].pop("u10"), "the codec needs a network with"),
     ],
 )
 def test_a_bundle_runs_no_foreign_code_and_must_fit_itself(bundle, tmp_path, change, message):
     path = tampered(bundle.save(tmp_path / "b.safetensors"), change)
     with pytest.raises(UserError, match=message):
         load(path)
+
+
+def test_a_header_that_is_no_mapping_is_refused(bundle, tmp_path):
+    path = bundle.save(tmp_path / "b.safetensors")
+    save_file(load_file(path), path, metadata={"scigen": "[1]"})
+    with pytest.raises(UserError, match="no scigen bundle"):
+        load(path)
+
+
+def test_fingerprint_tells_apart_all_that_samples_depend_on(bundle):
+    """The same weights in another network are another bundle; where they come from does not matter."""
+    others = [
+        replace(bundle, network_args=bundle.network_args | {"periodic": True}),
+        replace(bundle, sampling=replace(bundle.sampling, rho=3.0)),
+        replace(bundle, sigma_data=2.0),
+    ]
+    assert len({b.fingerprint() for b in (bundle, *others)}) == 4
+    assert replace(bundle, provenance={}).fingerprint() == bundle.fingerprint()
+    assert replace(bundle, network=copy.deepcopy(bundle.network).bfloat16()).fingerprint() != bundle.fingerprint()
 
 
 def test_missing_short_and_foreign_files_are_refused(bundle, tmp_path):

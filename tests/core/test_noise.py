@@ -59,3 +59,16 @@ def test_sigma_range_follows_the_largest_mode_and_the_smallest_scales():
     assert high == pytest.approx(80, rel=0.1)
     assert low == pytest.approx(0.02, rel=0.1)
     assert sigma_range(10 + common + white) == (low, high)
+
+
+@pytest.mark.parametrize("spread", [0.61, 1.032, 10.4, 99.6])
+def test_sigma_max_is_at_least_ten_times_the_largest_modes_spread(spread):
+    """Rounding goes upwards: a smaller σ_max would cost the largest mode more variance than stated."""
+    x = spread * torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2) / 8**0.5
+    _, high = sigma_range(x)
+    assert 10 * spread * (1 - 1e-6) <= high <= 11 * spread
+
+
+def test_one_sample_gives_a_range():
+    low, high = sigma_range(torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert 0 < low < high == 1.0

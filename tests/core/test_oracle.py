@@ -119,6 +119,12 @@ def test_mean_may_depend_on_the_condition():
     torch.testing.assert_close(law(x, torch.ones(3, dtype=F64), {"mean": mean}), mean / 2)
 
 
+@pytest.mark.parametrize("make", [dense, stationary, mixture])
+def test_draws_lie_where_the_law_does(make):
+    """On the law's device: the device without memory stands for an accelerator."""
+    assert make().to("meta").draw(3).device.type == "meta"
+
+
 def test_bad_laws_are_refused():
     with pytest.raises(UserError):
         Gaussian.stationary(torch.arange(8, dtype=F64)[None])

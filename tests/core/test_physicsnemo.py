@@ -47,3 +47,15 @@ def test_any_size_and_the_same_function_in_training_and_evaluation():
 def test_volumes_are_refused():
     with pytest.raises(UserError, match="2-D"):
         SongUNet(1, space=3)
+
+
+def test_autocast_chooses_the_precision():
+    """bf16 where training is mixed, to its rounding; without autocast nothing changes."""
+    net = random(channels=2, condition_scalars=1, resolution=8, model_channels=8, channel_mult=[1, 2])
+    x, c = torch.randn(2, 2, 8, 8), torch.tensor([0.1, -0.3])
+    condition = {"scalars": torch.randn(2, 1)}
+    full = net(x, c, condition)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = net(x, c, condition)
+    assert full.dtype == torch.float32 and mixed.dtype == torch.bfloat16
+    assert 0 < float((mixed - full).abs().max()) < 0.05 * float(full.abs().max())

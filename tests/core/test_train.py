@@ -148,6 +148,17 @@ def test_learners_take_turns_and_every_one_is_clipped(tmp_path):
     assert all(norm == pytest.approx(0.5, rel=1e-3) for norm in seen) and len(seen) == 7
 
 
+def test_mixed_precision_trains_float32_weights_to_nearly_the_same(tmp_path):
+    schedule = Schedule(steps=6, batch=4, lr=1e-2, warmup=1)
+    mixed = functools.partial(trainer, precision="bf16-mixed")
+    runs = [train(method(0.0), Fixed(10, 4, 6), schedule, t, tmp_path / str(i)) for i, t in enumerate((trainer, mixed))]
+    a, b = (torch.cat([p.flatten() for p in run.parameters()]) for run in runs)
+    assert b.dtype == torch.float32 and torch.isfinite(b).all()
+    start = torch.cat([p.detach().flatten() for p in method(0.0).student.parameters()])
+    assert not torch.equal(a, b)
+    assert float(torch.cosine_similarity(a - start, b - start, dim=0)) > 0.9
+
+
 class Modes(Deterministic):
     """Notes the mode that its student is trained in."""
 
@@ -174,11 +185,34 @@ def test_a_loss_that_is_not_a_number_stops_with_the_step(tmp_path):
         train(Broken(), Fixed(10, 2, 3), Schedule(steps=3, batch=2, lr=1e-2), trainer, tmp_path)
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+class Steep(Deterministic):
+    """A finite loss whose gradient is not."""
+
+    def loss(self, turn, batch):
+        return {"loss": (super().loss(turn, batch)["loss"] * 0).sqrt()}
+
+
+def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path):
+    steep = Steep()
+    before = state(steep.student)
+    with pytest.raises(UserError, match="student's gradient is nan at step 0"):
+        train(steep, Fixed(10, 2, 3), Schedule(steps=3, batch=2, lr=1e-2), trainer, tmp_path)
+    assert all(torch.equal(v, before[k]) for k, v in state(steep.student).items())
+
+
+@pytest.mark.parametrize(("widths", "embedding"), [((8,), 8), ((8, 8), 16)])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, widths, embedding):
     train(method(), Fixed(10, 2, 2), Schedule(steps=2, batch=2, lr=1e-2), trainer, tmp_path)
-    other = Denoising(Denoiser(UNet(1, widths=(8,), embedding=8)), LogUniform(0.1, 10))
-    with pytest.raises((UserError, RuntimeError)):
+    other = Denoising(Denoiser(UNet(1, widths=widths, embedding=embedding)), LogUniform(0.1, 10))
+    with pytest.raises(UserError, match="another model"):
         train(other, Fixed(10, 2, 3), Schedule(steps=3, batch=2, lr=1e-2), trainer, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_precisions_that_training_is_not_made_for_are_refused(tmp_path, precision):
+    other = functools.partial(trainer, precision=precision)
+    with pytest.raises(UserError, match=f"precision={precision}.*32-true or bf16-mixed"):
+        train(method(), Fixed(10, 2, 2), Schedule(steps=2, batch=2, lr=1e-2), other, tmp_path)
 
 
 def test_every_epoch_sees_every_sample_once_in_its_own_order():
@@ -189,6 +223,16 @@ def test_every_epoch_sees_every_sample_once_in_its_own_order():
     assert len({tuple(e) for e in epochs}) > 1
     stream.start = 5
     assert np.array_equal(SampleStream(7, 3, 100, seed=1).indices(5), stream.indices(5))
+
+
+def test_batches_larger_than_the_data_run_on_across_epochs():
+    stream = SampleStream(3, 8, 10)
+    flat = np.concatenate([stream.indices(i) for i in range(3)])
+    assert all(sorted(e) == [0, 1, 2] for e in flat.reshape(8, 3))
+    with pytest.raises(UserError, match="no training samples"):
+        SampleStream(0, 8, 10)
+    with pytest.raises(UserError, match="seed=-1"):
+        SampleStream(3, 8, 10, seed=-1)
 
 
 def test_archive_batches_are_the_archives_samples(bundle, archive):

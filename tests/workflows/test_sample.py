@@ -56,10 +56,11 @@ def test_coarse_input_gives_what_fine_input_gives(inside, tmp_path):
 def test_evaluate_judges_archives(inside, tmp_path):
     (teacher,) = (inside.run / "samples").glob("teacher-4-steps-*.zarr")
     exact = inside.run / "samples" / "exact.zarr"
-    words = [f"truth={inside.archive}", f"samples={{one: '{teacher}', two: '{exact}'}}", "data.factor=4"]
+    words = [f"truth={inside.archive}", f"samples={{one: '{teacher}', two: '{exact}'}}"]
     assert main(["evaluate", *words, f"output={tmp_path / 'judged'}"]) == 0
     models = json.loads((tmp_path / "judged" / "metrics.json").read_text())["models"]
     assert set(models) == {"one", "two"}
+    assert models["one"]["t2m"]["conservation"] < 1e-3
     own = json.loads((inside.stage / "metrics.json").read_text())["models"]
     assert models["one"]["t2m"]["crps"] == pytest.approx(own["teacher, 4 steps"]["t2m"]["crps"], rel=1e-6)
     page = (tmp_path / "judged" / "report.html").read_text()

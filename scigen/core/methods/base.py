@@ -6,13 +6,12 @@ A new method is one file with a final class and one YAML of the same stem.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from scigen.core.denoise import DenoiserModule
-from scigen.errors import UserError
+from scigen.core.noise import check_levels
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,7 @@ class Distiller(Method, ABC):
             UserError: if the levels are not positive and decreasing.
         """
         super().__init__()
-        if not sigmas or min(sigmas) <= 0 or any(b >= a for a, b in pairwise(sigmas)):
-            raise UserError(f"method.sigmas={list(sigmas)}: a student's levels must be positive and decreasing.")
-        self.student, self.sigmas = student, tuple(float(s) for s in sigmas)
+        self.student, self.sigmas = student, tuple(check_levels(sigmas, "method.sigmas: a student's levels"))
         self.teacher = teacher.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Distiller":

