@@ -42,7 +42,7 @@ def bundle(archive: xr.Dataset) -> Bundle:
     network = UNet(**args)
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    sampling = Sampling.solver("dpm_solver", 4, 0.05, 20.0)
+    sampling = Sampling.solver("dpm_solver", 4, 0.05, 20.0, rho=5.0)
     return Bundle(
         network, "scigen.core.networks.unet.UNet", args, 1.0, codec, sampling, "weather", "teacher", {"note": "test"}
     )

@@ -12,6 +12,7 @@ from torch import nn
 from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.denoise import Denoiser
 from scigen.core.methods.base import Batch, Method
+from scigen.core.methods.consistency import Consistency
 from scigen.core.methods.denoising import Denoising
 from scigen.core.networks.unet import UNet
 from scigen.core.noise import LogUniform
@@ -101,6 +102,65 @@ def test_accumulated_micro_batches_are_the_large_batch(tmp_path):
     )
     for key, value in state(large).items():
         torch.testing.assert_close(value, state(small)[key], rtol=1e-4, atol=1e-6)
+
+
+class Noted(Deterministic):
+    """Notes a random number of every micro-batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def loss(self, turn, batch):
+        self.drawn.append(float(torch.rand(())))
+        return super().loss(turn, batch)
+
+
+def test_random_numbers_differ_from_step_to_step_and_with_the_seed(tmp_path):
+    """One seed for all steps would resume bit-identically too, and train on the same noise for ever."""
+    schedule = Schedule(steps=3, batch=4, lr=1e-2, accumulate=2)
+    runs = [Noted() for _ in range(3)]
+    for i, (run, seed) in enumerate(zip(runs, (0, 1, 0), strict=True)):
+        train(run, Fixed(10, 2, 6), schedule, trainer, tmp_path / str(i), seed=seed)
+    assert len({*runs[0].drawn, *runs[1].drawn}) == 12
+    assert runs[0].drawn == runs[2].drawn
+
+
+def test_learning_rate_warms_up_and_falls_to_zero(tmp_path):
+    schedule, seen = Schedule(steps=12, batch=2, lr=0.1, warmup=4), []
+    original = torch.optim.AdamW.step
+
+    def step(self, closure=None):
+        seen.extend(group["lr"] for group in self.param_groups)
+        return original(self, closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        train(Deterministic(), Fixed(10, 2, 12), schedule, trainer, tmp_path)
+    cosine = [0.05 * (1 + np.cos(np.pi * i / 12)) for i in range(12)]
+    expected = [c * min(1.0, (i + 1) / 4) for i, c in enumerate(cosine)]
+    np.testing.assert_allclose(seen, expected, rtol=1e-12)
+
+
+def test_a_checkpoint_leaves_the_teacher_out_and_is_resumed_without_it(tmp_path):
+    def distil(report=None):
+        student = method(0.0).student
+        consistency = Consistency(student, copy.deepcopy(student), [10.0], 0.1, levels=[3])
+        schedule = Schedule(steps=4, batch=2, lr=1e-2)
+        return train(consistency, Fixed(10, 2, 4), schedule, trainer, tmp_path, checkpoint_every=2, report=report)
+
+    def die(done, loss):
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        distil(die)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert any(k.startswith("method.student.") for k in kept)
+    assert not any(k.startswith("method.teacher.") for k in kept)
+    seen = []
+    distil(lambda done, _: seen.append(done))
+    assert seen == [3, 4]
 
 
 class TwoLearners(Method):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from scigen.core.denoise import loss_weight
+from scigen.core.methods.base import Batch
 from scigen.core.methods.consistency import Consistency, consistency_loss, teacher_step
 from scigen.core.noise import karras_sigmas
 from scigen.core.oracle import Gaussian
@@ -132,6 +133,37 @@ def test_target_carries_no_gradient_and_the_last_level_meets_the_data():
     inner = consistency_loss(student, x_t, x_r, grid[1:2], grid[2:3], None, 1.0).sum()
     (g,) = torch.autograd.grad(inner, student.gain)
     assert g[1].abs().sum() > 0 and g[2].abs().sum() == 0
+
+
+class Silent(torch.nn.Module):
+    """D = 0, noting what it is given: along its ODE x is proportional to σ."""
+
+    sigma_data = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x, sigma, condition=None):
+        self.calls.append((x, sigma))
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize(("tuning", "heun", "teacher_calls"), [(True, True, 0), (False, False, 1), (False, True, 2)])
+def test_neighbours_lie_on_one_path_and_all_levels_are_met(tuning, heun, teacher_calls):
+    student, teacher = Silent(), Silent()
+    method = Consistency(student, teacher, [10.0], 0.1, levels=[6], heun=heun, tuning=tuning)
+    x = torch.randn(60, 1, 4)
+    method.loss("student", Batch(x, {}))
+    (x_r, r), (x_t, t) = student.calls  # the target, then the prediction
+    assert len(teacher.calls) == teacher_calls
+    place = (method.grids[0][None] - t[:, None]).abs().argmin(1)
+    assert sorted(place.tolist()) == sorted(list(range(6)) * 10)
+    last = place == 5  # its neighbour is 0, where the student is not asked
+    torch.testing.assert_close(r[~last], method.grids[0][place + 1][~last], rtol=0, atol=0)
+    ratio = (method.grids[0][place + 1] / t)[:, None, None]
+    expected = x + ratio * (x_t - x) if tuning else ratio * x_t  # the same noise; the teacher's ODE
+    torch.testing.assert_close(x_r, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_stages_follow_the_progress():

@@ -111,6 +111,18 @@ def test_only_the_learner_whose_turn_it_is_moves(stem):
 
 
 @pytest.mark.parametrize("stem", STEMS)
+def test_every_call_of_student_and_teacher_is_given_the_condition(stem):
+    method = make(stem, Linear(16))
+    given, seen = {"scalars": torch.zeros(8, 1)}, []
+    for module in (method.student, getattr(method, "teacher", None)):
+        if module is not None:
+            module.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
+    data = batch(method, 8)
+    method.loss(method.turn(0), Batch(data.x, given, data.noise))
+    assert seen and all(c is given for c in seen)
+
+
+@pytest.mark.parametrize("stem", STEMS)
 def test_distilled_student_keeps_its_promised_calls(stem):
     method = make(stem, Linear(16))
     if not isinstance(method, Distiller):

@@ -43,6 +43,14 @@ def test_linear_student_lands_on_the_flow_maps_gain(variance):
     assert float((g - slope / curvature).detach()) == pytest.approx(exact, rel=1e-10)
 
 
+def test_loss_does_not_depend_on_the_units_of_the_data():
+    """Student, end points and σ_data in other units: the same loss."""
+    noise, end = torch.randn(2, 5, 3, dtype=F64, generator=torch.Generator().manual_seed(3))
+    one = regression_loss(lambda x, s, c: x / 10, noise, end, 10.0, None, 1.0)
+    other = regression_loss(lambda x, s, c: 7 * x / 10, noise, 7 * end, 10.0, None, 7.0)
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
 def test_data_without_noise_and_several_levels_are_refused():
     with pytest.raises(UserError, match="one step"):
         Regression(torch.nn.Identity(), torch.nn.Identity(), [10.0, 1.0])
