@@ -62,6 +62,9 @@ class Sampling:
     def grid(self, steps: int | None = None) -> list[float]:
         """The levels for this many steps (the default number if None).
 
+        An ODE sampler with another number than its own takes the first levels of a grid with one more: with a few steps
+        a level at σ_min would be a call for nothing.
+
         Raises:
             UserError: if a student was not trained for so many steps.
         """
@@ -71,7 +74,7 @@ class Sampling:
             if not 1 <= steps <= len(self.sigmas):
                 raise UserError(f"This student takes 1 to {len(self.sigmas)} steps, not steps={steps}.")
             return list(self.sigmas[:steps])
-        return [float(s) for s in karras_sigmas(steps, self.sigmas[-1], self.sigmas[0], self.rho)]
+        return [float(s) for s in karras_sigmas(steps + 1, self.sigmas[-1], self.sigmas[0], self.rho)[:steps]]
 
 
 @dataclass
@@ -178,7 +181,7 @@ class Bundle:
         condition = {k: v.to(device) for k, v in condition.items()}
         counted = sample.Counted(self.denoiser)
         x = grid[0] * noise(0)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             if self.sampling.sampler == "few_step":
                 x = sample.few_step(counted, x, grid, condition, [noise(i) for i in range(1, len(grid))])
             else:

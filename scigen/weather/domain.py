@@ -91,6 +91,11 @@ class Weather(Domain):
             raise UserError("The teacher's bundle is not one for downscaling.")
         else:
             _check_codec(codec, pair)
+            if codec.conserve and self.coarse is not None:
+                raise UserError(
+                    "The teacher holds its members to block means of the fine fields, which data.coarse= are not:"
+                    " leave data.coarse out, or fit a teacher to this pair of archives."
+                )
         source = self.path or f"default data ({path})"
         return Data(splits["train"], splits["validation"], splits["test"], codec, fingerprint(pair.fine), source)
 

@@ -117,9 +117,9 @@ def _train(
 ) -> nn.Module:
     """Train with a progress bar; returns the averaged student."""
     own = ("checkpoint_every", "limits", "_target_")
-    trainer = partial(
-        get_class(cfg.trainer._target_), **{k: v for k, v in _plain(cfg)["trainer"].items() if k not in own}
-    )
+    args = {k: v for k, v in _plain(cfg)["trainer"].items() if k not in own}
+    args["accelerator"] = pick(cfg.trainer.accelerator).type  # so that training and sampling agree
+    trainer = partial(get_class(cfg.trainer._target_), **args)
     accumulate = schedule.accumulate
     with progress(title, schedule.steps, "steps") as advance:
         return train(

@@ -51,9 +51,7 @@ def pair_stream(
             for first in range(done, pairs, batch):
                 rows = np.arange(first, first + batch).clip(max=pairs - 1)
                 where = places[rows]
-                low = int(where.min())
-                own = teacher.codec.condition(inputs, slice(low, int(where.max()) + 1))
-                condition = {k: v[torch.from_numpy(where - low)] for k, v in own.items()}
+                condition = teacher.codec.condition(inputs, where)
                 noise = pair_noise(teacher.codec, [keys[i] for i in where], members[rows], seed)
                 device = next(teacher.network.parameters()).device
                 condition = {k: v.to(device) for k, v in condition.items()}

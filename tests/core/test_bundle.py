@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import scigen
+from scigen.core import addressed
 from scigen.core.bundle import Sampling, load
 from scigen.errors import UserError
 
@@ -81,6 +82,23 @@ def test_student_uses_the_first_of_its_levels(bundle):
     assert replace(bundle, sampling=Sampling.solver("heun", 4, 0.05, 20.0)).nfe() == 7
 
 
+def test_a_student_starts_from_its_noise_and_takes_fresh_noise_at_every_level(bundle, archive):
+    """x = σ₀ ε₀, then x̂ + σ₁ ε₁, by address, seen by a student whose samples are all zero."""
+    student, seen = replace(bundle, sampling=Sampling("few_step", (20.0, 1.5))), []
+
+    def zero(x, sigma, condition):
+        seen.append((float(sigma[0]), x))
+        return torch.zeros_like(x)
+
+    student.denoiser = zero
+    student.sample(archive.isel(time=[2]), members=1, seed=4, batch=1)
+    (key,) = student.codec.samples(student.codec.prepare(archive.isel(time=[2])))
+    for draw, (sigma, x) in enumerate(seen):
+        expected = sigma * addressed.normal(4, key, 0, student.codec.shape, draw=draw)
+        np.testing.assert_allclose(x[0], expected, rtol=1e-6)
+    assert [sigma for sigma, _ in seen] == [20.0, 1.5]
+
+
 def test_missing_values_in_the_input_are_named(bundle, archive):
     archive["t2m"][2, 3, 3] = np.nan
     with pytest.raises(UserError, match=r"t2m.*2020-01-01T12|2020-01-01T12.*t2m"):
@@ -102,6 +120,8 @@ def tampered(path, change):
     [
         (lambda h: h["network"].update({"class": "os.system"}), "unknown network 'os.system'"),
         (lambda h: h["codec"].update({"class": "builtins.eval"}), "unknown codec 'builtins.eval'"),
+        (lambda h: h["network"].update({"class": "scigen.core.networks.unet.Block"}), "unknown network"),
+        (lambda h: h["codec"].update({"class": "scigen.core.bundle.load"}), "unknown codec"),
         (lambda h: h.update({"format": "other"}), "no scigen bundle"),
         (lambda h: h["network"]["args"].update({"widths": [8, 16]}), "does not fit its own description"),
         (lambda h: h.pop("sampling"), "does not fit its own description"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.denoise import Denoiser
+from scigen.core.ema import EMA
 from scigen.core.methods.base import Batch, Method
 from scigen.core.methods.consistency import Consistency
 from scigen.core.methods.denoising import Denoising
@@ -71,6 +72,24 @@ def test_a_killed_run_resumes_bit_identically(tmp_path, died):
         assert torch.equal(value, state(resumed)[key]), key
     logs = [(tmp_path / k / "training.csv").read_text() for k in ("straight", "killed")]
     assert logs[0].splitlines()[-1].split(",")[0] == logs[1].splitlines()[-1].split(",")[0] == "14"
+
+
+def test_resuming_takes_up_whole_accumulations(tmp_path):
+    """A kill between two micro-batches of a step loses their gradients, so the step is done anew."""
+    schedule = Schedule(steps=5, batch=4, lr=1e-2, accumulate=2)
+
+    def die(done, loss):
+        if done == 8:  # the last checkpoint due came before the seventh micro-batch, that of the fourth step
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(method(), Fixed(10, 2, 10), schedule, trainer, tmp_path / "killed", checkpoint_every=1, report=die)
+    batches = torch.load(tmp_path / "killed" / "last.ckpt", weights_only=True)["state_dict"]["batches"]
+    assert int(batches) % 2 == 0
+    resumed = train(method(), Fixed(10, 2, 10), schedule, trainer, tmp_path / "killed", checkpoint_every=1)
+    straight = train(method(), Fixed(10, 2, 10), schedule, trainer, tmp_path / "straight", checkpoint_every=1)
+    for key, value in state(straight).items():
+        assert torch.equal(value, state(resumed)[key]), key
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
@@ -233,6 +252,39 @@ def test_students_are_trained_in_training_mode_and_returned_in_evaluation_mode(t
     modes = Modes().eval()
     student = train(modes, Fixed(10, 2, 2), Schedule(steps=2, batch=2, lr=1e-2), trainer, tmp_path)
     assert modes.seen is True and not student.training
+
+
+class Turns(TwoLearners):
+    """Notes turn, progress and which learners take gradients at every micro-batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.progress = [], []
+
+    def at(self, progress):
+        self.progress.append(progress)
+
+    def loss(self, turn, batch):
+        self.seen.append((turn, {k for k, m in self.learners().items() if m.weight.requires_grad}))
+        return super().loss(turn, batch)
+
+
+def test_turns_progress_and_averages_follow_the_steps_not_the_micro_batches(tmp_path):
+    """And nobody but the learner whose turn it is gathers gradients, which its own next step would take in."""
+    turns, folded = Turns(), []
+    update = EMA.update
+
+    def count(self, module):
+        folded.append(turns.seen[-1][0])
+        update(self, module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EMA, "update", count)
+        train(turns, Fixed(10, 2, 8), Schedule(steps=4, batch=4, lr=1e-2, accumulate=2), trainer, tmp_path)
+    expected = ["student", "student", "fake", "fake", "fake", "fake", "student", "student"]
+    assert turns.seen == [(turn, {turn}) for turn in expected]
+    assert turns.progress == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    assert folded == ["student", "student"]
 
 
 class Broken(Deterministic):

@@ -28,7 +28,7 @@ def regression_loss(
 class Regression(Distiller):
     """One call: the student meets the teacher's ODE end point on cached pairs."""
 
-    def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float], pairs: int = 2048) -> None:
+    def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float], pairs: int = 1024) -> None:
         """Set student and teacher.
 
         Args:
