@@ -23,7 +23,7 @@ from scigen.core.noise import sigma_range
 from scigen.core.train import Schedule, train
 from scigen.errors import UserError
 from scigen.workflows.device import pick
-from scigen.workflows.folder import claim, digest
+from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
 from scigen.workflows.pairs import pair_stream
 from scigen.workflows.progress import progress
@@ -36,8 +36,7 @@ def run(cfg: DictConfig) -> Path:
     began = time.monotonic()
     cfg = copy.deepcopy(cfg)
     _limit(cfg)
-    distils = issubclass(get_class(cfg.method._target_), Distiller)
-    if cfg.teacher and not distils:
+    if cfg.teacher and not _distils(cfg):
         raise UserError(f"teacher={cfg.teacher} with a method that trains a teacher: leave one of them out.")
     domain: Domain = instantiate(cfg.domain, **cfg.data)
     teacher = load(cfg.teacher) if cfg.teacher else None
@@ -52,20 +51,23 @@ def run(cfg: DictConfig) -> Path:
     identity |= {"domain": domain.name, "fingerprint": data.fingerprint, "precision": cfg.trainer.precision}
     folder = claim(Path(cfg.run or f"runs/{domain.name}-{digest(identity)}"), identity)
     log.info("run folder: %s", folder)
-    sampling: Sampling = instantiate(cfg.sampler)
+    with alone(folder):
+        report = _stages(cfg, domain, data, teacher, folder)
+    log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
+    return report
+
+
+def _stages(cfg: DictConfig, domain: Domain, data: Data, teacher: Bundle | None, folder: Path) -> Path:
+    """Teacher, student, report in a run folder; stages that are finished are not done again."""
+    plain, sampling = _plain(cfg), instantiate(cfg.sampler)
     if teacher is None:
         teacher = _teach(cfg, domain, data, sampling, folder)
     teacher = replace(teacher, sampling=sampling).to(pick(cfg.trainer.accelerator))
-    if not distils:
-        Console().print(f"Teacher: {folder / 'teacher.safetensors'}")
+    if not _distils(cfg):
+        Console().print(f"Teacher: {folder / 'teacher.safetensors'}", soft_wrap=True)
         return folder / "teacher.safetensors"
     name = cfg.method._target_.split(".")[-2]
-    wanted = {
-        "method": plain["method"],
-        "sampler": plain["sampler"],
-        "seed": cfg.seed,
-        "teacher": teacher.fingerprint(),
-    }
+    wanted = {k: plain[k] for k in ("method", "sampler", "seed")} | {"teacher": teacher.fingerprint()}
     stage = claim(folder / f"{name}-{digest(wanted)}", wanted)
     student = _distil(cfg, data, teacher, stage).to(pick(cfg.trainer.accelerator))
     limits = cfg.trainer.limits
@@ -74,9 +76,13 @@ def run(cfg: DictConfig) -> Path:
         samples=min(cfg.samples, limits.samples or cfg.samples),
         members=min(cfg.members, limits.members or cfg.members),
     )  # fmt: skip
-    log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
     Console().print(f"Student: {stage / 'student.safetensors'}\nReport:  {report}", soft_wrap=True)
     return report
+
+
+def _distils(cfg: DictConfig) -> bool:
+    """Whether the method needs a teacher."""
+    return issubclass(get_class(cfg.method._target_), Distiller)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from scigen.errors import UserError
 
@@ -37,6 +41,23 @@ def claim(folder: Path, content: dict[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps(content, indent=1, sort_keys=True))
     return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no second fit writes into it; a killed process lets go of it.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"Another scigen fit is at work in {folder}. Wait for it, or name another folder with run=."
+        ) from error
 
 
 def difference(old: Any, new: Any, where: str = "") -> str:

@@ -39,15 +39,17 @@ def progress(title: str, total: int, unit: str, start: int = 0) -> Iterator[Call
 
             yield move
         return
-    began, last, told = time.monotonic(), -math.inf, -1
+    began, last, told, base = time.monotonic(), -math.inf, -1, start
 
     def line(done: int, note: str = "") -> None:
-        nonlocal last, told
+        nonlocal last, told, base, began
         now = time.monotonic()
+        if told < 0 and done > base:  # what was done before does not count towards the rate
+            base, began = done, now
         if done == told or (now - last < EVERY and done < total):
             return
         last, told = now, done
-        rate = (done - start) / max(now - began, 1e-9)
+        rate = (done - base) / max(now - began, 1e-9)
         left = f"{(total - done) / rate:.0f} s left" if done < total and rate > 0 else f"{now - began:.0f} s"
         print(f"{title}: {done}/{total} {unit}, {rate:.1f}/s, {left} {note}".rstrip(), file=sys.stderr, flush=True)
 

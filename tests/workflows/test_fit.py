@@ -20,6 +20,7 @@ from scigen.config import compose
 from scigen.core.sample import dpm_solver
 from scigen.errors import UserError
 from scigen.weather.domain import Weather
+from scigen.workflows.folder import alone
 from scigen.workflows.pairs import pair_stream
 
 from .conftest import TINY
@@ -96,6 +97,12 @@ def test_mistakes_get_one_line(inside, capsys, words, message):
     assert message in shown and "Traceback" not in shown
 
 
+def test_a_folder_at_work_is_left_alone(inside, capsys):
+    with alone(inside.run):
+        assert main(["fit", *TINY]) == 2
+    assert "at work in" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_teacher_of_another_field_is_refused(inside, tmp_path, capsys):
     foreign = replace(scigen.load(inside.teacher), domain="mri").save(tmp_path / "mri.safetensors")
     assert main(["fit", *TINY, f"teacher={foreign}"]) == 2
@@ -104,8 +111,9 @@ def test_a_teacher_of_another_field_is_refused(inside, tmp_path, capsys):
 
 def test_a_pair_cache_of_another_teacher_is_refused(inside):
     student = scigen.load(inside.student)
+    inputs = student.codec.prepare(xr.open_zarr(inside.archive))
     with pytest.raises(UserError, match="another teacher"):
-        pair_stream(student, xr.Dataset(), 8, 1, 1, inside.stage / "pairs.safetensors", seed=0, batch=8)
+        pair_stream(student, inputs, 8, 1, 1, inside.stage / "pairs.safetensors", seed=0, batch=8)
 
 
 def test_pairs_are_the_teachers_end_points(inside):
