@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
+from scigen.config import config_dir
 from scigen.core.bundle import Bundle, load
 from scigen.core.networks.physicsnemo import SongUNet
 from scigen.errors import UserError
@@ -42,6 +44,17 @@ def test_any_size_and_the_same_function_in_training_and_evaluation():
     out = net.train()(x, c)
     assert out.shape == x.shape and torch.equal(out, net.eval()(x, c))
     assert not torch.allclose(net(x, c + 1), out, atol=1e-3)
+
+
+@pytest.mark.parametrize(("channels", "fields"), [(1, 7), (3, 11)])
+def test_the_shipped_option_builds_and_runs(channels, fields):
+    """PhysicsNeMo refuses many widths (groups of channels must come out even): the default must be none of them."""
+    option = yaml.safe_load((config_dir() / "network" / "songunet.yaml").read_text())
+    option.pop("_target_")
+    net = random(channels=channels, condition_fields=fields, condition_scalars=4, **option)
+    condition = {"fields": torch.randn(2, fields, 32, 48), "scalars": torch.randn(2, 4)}
+    out = net(torch.randn(2, channels, 32, 48), torch.zeros(2), condition)
+    assert out.shape == (2, channels, 32, 48) and float(out.detach().std()) > 0
 
 
 def test_volumes_are_refused():
