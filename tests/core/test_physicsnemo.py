@@ -72,3 +72,8 @@ def test_autocast_chooses_the_precision():
         mixed = net(x, c, condition)
     assert full.dtype == torch.float32 and mixed.dtype == torch.bfloat16
     assert 0 < float((mixed - full).abs().max()) < 0.05 * float(full.abs().max())
+
+
+def test_widths_that_physicsnemo_refuses_get_a_clear_error():
+    with pytest.raises(UserError, match="model_channels=48"):
+        SongUNet(1, model_channels=48, channel_mult=[1, 2])

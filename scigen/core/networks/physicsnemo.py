@@ -64,12 +64,18 @@ class SongUNet(nn.Module):
             raise UserError(f"network=songunet needs PhysicsNeMo (pip install nvidia-physicsnemo): {error}.") from error
         self.condition_fields, self.condition_scalars = condition_fields, condition_scalars
         self.multiple = 2 ** (len(channel_mult) - 1)
-        self.inner = Inner(
-            img_resolution=resolution, in_channels=channels + condition_fields, out_channels=channels,
-            label_dim=condition_scalars, model_channels=model_channels, channel_mult=list(channel_mult),
-            num_blocks=num_blocks, attn_resolutions=list(attn_resolutions), bottleneck_attention=bottleneck_attention,
-            dropout=0.0, amp_mode=True,  # which lets autocast choose the precision, and changes nothing without it
-        )  # fmt: skip
+        try:
+            self.inner = Inner(
+                img_resolution=resolution, in_channels=channels + condition_fields, out_channels=channels,
+                label_dim=condition_scalars, model_channels=model_channels, channel_mult=list(channel_mult),
+                num_blocks=num_blocks, attn_resolutions=list(attn_resolutions),
+                bottleneck_attention=bottleneck_attention, dropout=0.0, amp_mode=True,  # which lets autocast choose the precision, and changes nothing without it
+            )  # fmt: skip
+        except (ValueError, ZeroDivisionError) as error:
+            raise UserError(
+                f"PhysicsNeMo refuses this SongUNet: {str(error).splitlines()[0]}. Widths that are powers of two"
+                f" (network.model_channels={model_channels}, channel_mult={list(channel_mult)}) work."
+            ) from error
 
     def train(self, mode: bool = True) -> "SongUNet":
         """Keep the inner network in training mode, see above."""
