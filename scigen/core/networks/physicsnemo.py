@@ -69,7 +69,8 @@ class SongUNet(nn.Module):
                 img_resolution=resolution, in_channels=channels + condition_fields, out_channels=channels,
                 label_dim=condition_scalars, model_channels=model_channels, channel_mult=list(channel_mult),
                 num_blocks=num_blocks, attn_resolutions=list(attn_resolutions),
-                bottleneck_attention=bottleneck_attention, dropout=0.0, amp_mode=True,  # which lets autocast choose the precision, and changes nothing without it
+                bottleneck_attention=bottleneck_attention, dropout=0.0,
+                amp_mode=True,  # lets autocast choose the precision, and changes nothing without it
             )  # fmt: skip
         except (ValueError, ZeroDivisionError) as error:
             raise UserError(
