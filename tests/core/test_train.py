@@ -210,9 +210,6 @@ class TwoLearners(Method):
 def test_learners_take_turns_and_every_one_is_clipped(tmp_path):
     seen = []
 
-    class Watching(lightning.Callback):
-        pass
-
     two = TwoLearners()
     original = torch.optim.AdamW.step
 
