@@ -23,58 +23,15 @@ from torch import Tensor, nn
 
 from scigen.core import addressed, sample
 from scigen.core.codec import Codec
-from scigen.core.denoise import Denoiser, DenoiserModule
+from scigen.core.denoise import Denoiser, DenoiserModule, FlowMap
 from scigen.core.guide import Consistent
-from scigen.core.noise import check_levels, karras_sigmas
+from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 
 FORMAT = "scigen-bundle-1"
 NETWORKS = ("scigen.core.networks.unet.UNet", "scigen.core.networks.physicsnemo.SongUNet")
 CODECS = ("scigen.weather.physics.DownscalingCodec",)
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a bundle is sampled by default.
-
-    Attributes:
-        sampler: function of `scigen.core.sample`: euler, heun, dpm_solver for teachers, few_step for students.
-        sigmas: decreasing levels; a student of k steps uses the first k of its own.
-        rho: ρ of the grid, for another number of steps than the default (ODE samplers).
-    """
-
-    sampler: str
-    sigmas: tuple[float, ...]
-    rho: float = 7.0
-
-    def __post_init__(self) -> None:
-        """Check name and levels."""
-        check_levels(self.sigmas)
-        if self.sampler not in ("euler", "heun", "dpm_solver", "few_step"):
-            raise UserError(f"Unknown sampler {self.sampler!r}: use euler, heun, dpm_solver or few_step.")
-
-    @classmethod
-    def solver(cls, sampler: str, steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> "Sampling":
-        """An ODE sampler on Karras' grid of this many levels."""
-        return cls(sampler, tuple(float(s) for s in karras_sigmas(steps, sigma_min, sigma_max, rho)), rho)
-
-    def grid(self, steps: int | None = None) -> list[float]:
-        """The levels for this many steps (the default number if None).
-
-        An ODE sampler with another number than its own takes the first levels of a grid with one more: with a few steps
-        a level at σ_min would be a call for nothing.
-
-        Raises:
-            UserError: if a student was not trained for so many steps.
-        """
-        if steps is None or steps == len(self.sigmas):
-            return list(self.sigmas)
-        if self.sampler == "few_step":
-            if not 1 <= steps <= len(self.sigmas):
-                raise UserError(f"This student takes 1 to {len(self.sigmas)} steps, not steps={steps}.")
-            return list(self.sigmas[:steps])
-        return [float(s) for s in karras_sigmas(steps + 1, self.sigmas[-1], self.sigmas[0], self.rho)[:steps]]
 
 
 @dataclass
@@ -89,6 +46,7 @@ class Bundle:
         domain: the field's name.
         role: "teacher" or "student".
         provenance: data fingerprint, configuration, versions, training facts; JSON types.
+        two_times: whether the network is a flow map's (`FlowMap`) rather than a denoiser's.
     """
 
     network: nn.Module
@@ -100,10 +58,12 @@ class Bundle:
     domain: str
     role: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    two_times: bool = False
 
     def __post_init__(self) -> None:
         """Assemble the denoiser: preconditioned, and held to the measurement where the codec says so."""
-        self.denoiser: DenoiserModule = Denoiser(self.network, self.sigma_data)
+        kind = FlowMap if self.two_times else Denoiser
+        self.denoiser: DenoiserModule = kind(self.network, self.sigma_data)
         if self.codec.measured is not None:
             self.denoiser = Consistent(self.denoiser, self.codec.measured)
         self.denoiser.eval().requires_grad_(False)
@@ -127,7 +87,7 @@ class Bundle:
         """16 hex digits of all that samples depend on: network and weights, codec, sampling."""
         digest = hashlib.sha256()
         settings, arrays = self.codec.state()
-        network = [self.network_class, self.network_args, self.sigma_data]
+        network = [self.network_class, self.network_args, self.sigma_data, self.two_times]
         digest.update(json.dumps([settings, *network, asdict(self.sampling)]).encode())
         for _, value in sorted(self.network.state_dict().items()):
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -140,7 +100,7 @@ class Bundle:
         path = Path(path)
         settings, arrays = self.codec.state()
         header = dict(
-            format=FORMAT, domain=self.domain, role=self.role, sigma_data=self.sigma_data,
+            format=FORMAT, domain=self.domain, role=self.role, sigma_data=self.sigma_data, two_times=self.two_times,
             network={"class": self.network_class, "args": self.network_args},
             codec={"class": f"{type(self.codec).__module__}.{type(self.codec).__qualname__}", "settings": settings},
             sampling=dict(sampler=self.sampling.sampler, sigmas=list(self.sampling.sigmas), rho=self.sampling.rho),
@@ -320,7 +280,9 @@ def load(path: str | Path) -> Bundle:
         codec_class = construct(header["codec"]["class"], CODECS, "codec")
         arrays = {k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if k.startswith("codec.")}
         codec = codec_class.restore(dict(header["codec"]["settings"]), arrays)
-        sizes = dict(channels=codec.shape[0], condition_fields=codec.fields, condition_scalars=codec.scalars)
+        two_times = bool(header.get("two_times", False))
+        scalars = codec.scalars + (FlowMap.FEATURES if two_times else 0)
+        sizes = dict(channels=codec.shape[0], condition_fields=codec.fields, condition_scalars=scalars)
         if any(network_args.get(k, 0) != v for k, v in sizes.items()):
             raise ValueError(f"the codec needs a network with {sizes}, it is one with {network_args}")
         network = network_class(**network_args)
@@ -328,7 +290,7 @@ def load(path: str | Path) -> Bundle:
         sampling = Sampling(**{**header["sampling"], "sigmas": tuple(header["sampling"]["sigmas"])})
         return Bundle(
             network, header["network"]["class"], network_args, header["sigma_data"], codec, sampling,
-            header["domain"], header["role"], header["provenance"],
+            header["domain"], header["role"], header["provenance"], two_times,
         )  # fmt: skip
     except UserError:
         raise

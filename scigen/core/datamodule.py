@@ -83,12 +83,14 @@ class ArchiveStream(SampleStream):
         self, codec: Codec, truth: xr.Dataset, inputs: xr.Dataset, batch: int, total: int, seed: int = 0
     ) -> None:
         """Set codec, true fields and prepared inputs (same samples)."""
-        super().__init__(len(codec.samples(inputs)), batch, total, seed)
+        self.keys = codec.samples(inputs)
+        super().__init__(len(self.keys), batch, total, seed)
         self.codec, self.truth, self.inputs = codec, truth, inputs
 
     def get(self, indices: np.ndarray) -> Batch:
         """x and condition at these positions."""
-        return Batch(self.codec.encode(self.truth, self.inputs, indices), self.codec.condition(self.inputs, indices))
+        x, condition = self.codec.encode(self.truth, self.inputs, indices), self.codec.condition(self.inputs, indices)
+        return Batch(x, condition, samples=tuple(self.keys[i] for i in indices))
 
 
 class PairStream(SampleStream):

@@ -16,6 +16,7 @@ __all__ = [
     "Denoiser",
     "DenoiserLike",
     "DenoiserModule",
+    "FlowMap",
     "expand",
     "loss_weight",
     "preconditioning",
@@ -94,6 +95,58 @@ class Denoiser(DenoiserModule):
         c_skip, c_out, c_in, c_noise = preconditioning(sigma, self.sigma_data)
         f = self.network(expand(c_in, x) * x, c_noise.to(x.dtype), condition)
         return expand(c_skip, x) * x + expand(c_out, x) * f.to(x.dtype)
+
+
+class FlowMap(DenoiserModule):
+    """A two-time map X(x; σ → s) = (s/σ) x + (1 − s/σ) G(x; σ, s) along the probability-flow ODE.
+
+    G is what the network gives, preconditioned as a denoiser: at s = σ it is the denoiser D, at s = 0 the end point
+    (the consistency function), and a step of the map is an Euler step with G in place of D. So the average slope
+    between σ and s is (x − G)/σ (MeanFlow, Geng et al. 2025, arXiv:2505.13447; flow maps, Boffi et al. 2024,
+    arXiv:2406.07507; the prediction of x as in Align Your Flow, Sabour et al. 2025, arXiv:2506.14603).
+
+    The network learns of s by `FEATURES` more condition scalars, the last ones.
+    """
+
+    FEATURES = 11
+
+    def __init__(self, network: nn.Module, sigma_data: float = 1.0) -> None:
+        """Wrap a network that takes `FEATURES` scalars beside those of the condition.
+
+        Args:
+            network: F; maps (B, C, *S), (B,), condition to (B, C, *S).
+            sigma_data: standard deviation of the (normalised) data around its unconditional mean.
+        """
+        super().__init__()
+        self.denoiser = Denoiser(network, sigma_data)
+        self.sigma_data = self.denoiser.sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None, to: Tensor | None = None) -> Tensor:
+        """G.
+
+        Args:
+            x: states at level sigma, (B, C, *S), normalised.
+            sigma: where the map starts, (B,) or a scalar.
+            condition: batch first.
+            to: s, where it ends, 0 ≤ s ≤ sigma, (B,) or a scalar; 0 if None.
+
+        Returns:
+            G(x; σ, s), (B, C, *S).
+        """
+        end = torch.zeros_like(torch.as_tensor(sigma)) if to is None else torch.as_tensor(to)
+        features = self.features(end.to(x).expand(x.shape[0]))
+        condition = dict(condition or {})
+        own = [condition["scalars"].to(features)] if "scalars" in condition else []
+        condition["scalars"] = torch.cat([*own, features], dim=1)
+        return self.denoiser(x, sigma, condition)
+
+    def features(self, to: Tensor) -> Tensor:
+        """What the network is told of s, smooth down to s = 0: (B,) to (B, FEATURES)."""
+        total = (to**2 + self.sigma_data**2).sqrt()
+        log = 0.25 * (to / self.sigma_data + 1e-3).log()
+        waves = log[:, None] * to.new_tensor([1.0, 2.0, 4.0, 8.0])
+        plain = torch.stack([to / total, self.sigma_data / total, log], dim=1)
+        return torch.cat([plain, waves.sin(), waves.cos()], dim=1)
 
 
 def slope(x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ class Consistent(DenoiserModule):
         self.denoiser, self.operator = denoiser, operator
         self.sigma_data = denoiser.sigma_data
 
-    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
-        """Denoise and correct: (B, C, *S).
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None, to: Tensor | None = None) -> Tensor:
+        """Denoise (or, for a flow map, predict for level `to`) and correct: (B, C, *S).
 
         Raises:
             UserError: if the condition has no measurement.
         """
         if not condition or "measurement" not in condition:
             raise UserError("This model holds its samples to a measurement; the condition must have a 'measurement'.")
-        denoised = self.denoiser(x, sigma, condition)
+        denoised = self.denoiser(x, sigma, condition, *(() if to is None else (to,)))
         return denoised + self.operator.inverse(condition["measurement"].to(x) - self.operator(denoised))

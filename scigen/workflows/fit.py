@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from scigen.core.bundle import Bundle, Sampling, load, versions
+from scigen.core.bundle import Bundle, load, versions
 from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.domain import Data, Domain
 from scigen.core.methods.base import Distiller, Method
 from scigen.core.noise import sigma_range
+from scigen.core.sampling import Sampling
 from scigen.core.train import Schedule, train
 from scigen.errors import UserError
 from scigen.workflows.device import pick

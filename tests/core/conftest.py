@@ -6,8 +6,9 @@ import pytest
 import torch
 import xarray as xr
 
-from scigen.core.bundle import Bundle, Sampling
+from scigen.core.bundle import Bundle
 from scigen.core.networks.unet import UNet
+from scigen.core.sampling import Sampling
 from scigen.weather.grid import Grid
 from scigen.weather.physics import DownscalingCodec
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import scigen
 from scigen.core import addressed
-from scigen.core.bundle import Sampling, load
+from scigen.core.bundle import load
+from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 
 

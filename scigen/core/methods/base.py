@@ -4,8 +4,9 @@ A new method is one file with a final class and one YAML of the same stem.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,33 @@ class Batch:
         x: normalised samples, (B, C, *S): data, or a teacher's end points where `noise` is given.
         condition: batch first.
         noise: unit-variance noise (B, C, *S) from which the teacher's ODE leads to x; None for data.
+        path: states of that ODE at the student's levels below the first, (B, K − 1, C, *S); None without noise.
+        samples: what the samples are called (times, specimens, slices), for messages; as long as the batch, or empty.
     """
 
     x: Tensor
     condition: dict[str, Tensor]
     noise: Tensor | None = None
+    path: Tensor | None = None
+    samples: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
         condition = {k: v.to(device, non_blocking=True) for k, v in self.condition.items()}
-        return Batch(self.x.to(device), condition, None if self.noise is None else self.noise.to(device))
+        moved = {k: None if v is None else v.to(device) for k, v in (("noise", self.noise), ("path", self.path))}
+        return replace(self, x=self.x.to(device), condition=condition, **moved)
+
+
+def repeat(condition: Mapping[str, Tensor], members: int) -> dict[str, Tensor]:
+    """A condition for several members each: (B, …) to (B · members, …), the members of a sample side by side."""
+    return {k: v.repeat_interleave(members, 0) for k, v in condition.items()}
+
+
+@contextmanager
+def rewound(device: torch.device) -> Iterator[None]:
+    """Put the global generators back at the end, so that what follows meets the same random numbers (dropout masks)."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 class Method(nn.Module, ABC):
@@ -44,6 +62,9 @@ class Method(nn.Module, ABC):
 
     student: DenoiserModule
     pairs: int = 0
+
+    def prepare(self, batch: Batch) -> None:
+        """Called once, before the optimisers are made, with a first batch: builds what needs to know its shape."""
 
     def learners(self) -> dict[str, nn.Module]:
         """The modules that have an optimiser each."""
@@ -67,7 +88,14 @@ class Distiller(Method, ABC):
     Attributes:
         teacher: D of the teacher, frozen, in evaluation mode.
         sigmas: the student's levels, decreasing: it will take len(sigmas) calls at most.
+        sampler: function of `scigen.core.sample` that the student is sampled with.
+        two_times: whether the student must be a `FlowMap`.
+        follows: the method whose student it must start from (`init=`); None for any, the teacher included.
     """
+
+    sampler: str = "few_step"
+    two_times: bool = False
+    follows: str | None = None
 
     def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float]) -> None:
         """Set student, teacher and the student's levels.

@@ -19,6 +19,9 @@ from scigen.core.sample import Counted, few_step
 STEMS = sorted(p.stem for p in (config_dir() / "method").glob("*.yaml"))
 RANGE = (0.05, 30.0)
 F64 = torch.float64
+LANDS = {
+    # steps, batch, learning rate and relative tolerance of the landing test, where they are not the usual ones
+}
 
 
 class Linear(nn.Module):
@@ -51,8 +54,11 @@ def make(stem: str, student: nn.Module) -> Method:
     cfg.method = OmegaConf.load(config_dir() / "method" / f"{stem}.yaml")
     settings = {k: v for k, v in OmegaConf.to_container(cfg, resolve=True)["method"].items() if k != "training"}
     if issubclass(hydra.utils.get_class(settings["_target_"]), Distiller):
-        return hydra.utils.instantiate(settings, student=student, teacher=teacher())
-    return hydra.utils.instantiate(settings, student=student, noise=LogUniform(*RANGE))
+        method = hydra.utils.instantiate(settings, student=student, teacher=teacher())
+    else:
+        method = hydra.utils.instantiate(settings, student=student, noise=LogUniform(*RANGE))
+    method.prepare(batch(method, 4))
+    return method
 
 
 def batch(method: Method, n: int) -> Batch:
@@ -151,12 +157,13 @@ def test_lands_where_theory_says_on_a_gaussian_oracle(stem):
     """The gain of every mode at the levels where it is used: within 8 % of theory, or 0.02 for the denoiser."""
     student = Linear(16)
     method = make(stem, student)
-    train(method, 1000, 256, 0.03)
+    steps, n, lr, tolerance = LANDS.get(stem, (1000, 256, 0.03, 0.08))
+    train(method, steps, n, lr)
     variance = teacher().variance[0, :9]
     waves = torch.cos(2 * torch.pi * torch.arange(16, dtype=F64) * torch.arange(9, dtype=F64)[:, None] / 16)[:, None]
     for sigma in (0.3, 1.5, 8.0) if stem == "denoising" else method.sigmas:
         with torch.no_grad():
             out = student(waves, torch.full((9,), sigma, dtype=F64))
         got = (out * waves).sum((1, 2)) / waves.square().sum((1, 2))
-        close = dict(rtol=0, atol=0.02) if stem == "denoising" else dict(rtol=0.08, atol=0)
+        close = dict(rtol=0, atol=0.02) if stem == "denoising" else dict(rtol=tolerance, atol=0)
         torch.testing.assert_close(got, expected(stem, variance, sigma), **close)
