@@ -6,8 +6,8 @@ Every random number of step i comes from a seed made of (seed, i, rank), so a re
 import logging
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from scigen.core.datamodule import SampleStream
-from scigen.core.ema import EMA
+from scigen.core.ema import PowerEMA
 from scigen.core.methods.base import Batch, Method
+from scigen.core.selection import Judge, Selector
 from scigen.errors import UserError
 
 
@@ -33,20 +34,26 @@ class Schedule:
         batch: samples per step (the micro-batches of an accumulation together).
         lr: peak learning rate of AdamW; warmed up linearly, then cosine to zero.
         warmup: steps of warm-up.
-        half_life: of the weights' moving average [student steps].
+        ema: relative widths of the weights' averages, as shares of the student's steps.
+        snapshots: how often the averages are kept, and judged where there is a judge.
+        patience: snapshots without a better score after which training stops; 0 never does.
         clip: largest gradient norm of a learner.
         accumulate: micro-batches per step.
         betas: of AdamW.
+        rates: learning rate of a learner over that of the student, where it is another.
     """
 
     steps: int
     batch: int
     lr: float
     warmup: int = 100
-    half_life: float = 100.0
+    ema: tuple[float, ...] = (0.05, 0.10)
+    snapshots: int = 8
+    patience: int = 0
     clip: float = 1.0
     accumulate: int = 1
     betas: tuple[float, float] = (0.9, 0.99)
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -56,9 +63,15 @@ class Schedule:
                 f" the batch a multiple of accumulate, and lr={self.lr} positive."
             )
 
-    def rate(self, step: int) -> float:
-        """Learning rate at a step."""
-        return self.lr * min(1.0, (step + 1) / max(self.warmup, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+    def rate(self, step: int, learner: str = "student") -> float:
+        """Learning rate of a learner at a step."""
+        peak = self.lr * self.rates.get(learner, 1.0)
+        return peak * min(1.0, (step + 1) / max(self.warmup, 1)) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+    def keeps(self, step: int) -> bool:
+        """Whether the averages are kept after this many steps: `snapshots` times, evenly, the last at the end."""
+        share = max(1, min(self.snapshots, self.steps))
+        return step in {math.ceil(self.steps * k / share) for k in range(1, share + 1)}
 
 
 def step_seed(seed: int, index: int, rank: int = 0) -> int:
@@ -67,13 +80,20 @@ def step_seed(seed: int, index: int, rank: int = 0) -> int:
     return (int(a) << 31) ^ int(b)
 
 
-def check_number(value: Tensor, what: str, step: int) -> None:
+def check_number(value: Tensor, what: str, step: int, batch: Batch, checkpoint: Path | None) -> None:
     """Raise UserError unless a scalar is finite: before it can reach weights, and with them a checkpoint."""
     if not torch.isfinite(value):
+        of = f" on a batch of {', '.join(batch.samples[:4])}{' …' if len(batch.samples) > 4 else ''}" * bool(
+            batch.samples
+        )
+        kept = (
+            f"the last good checkpoint, {checkpoint}"
+            if checkpoint and checkpoint.exists()
+            else "the start (there is no checkpoint yet)"
+        )
         raise UserError(
-            f"The {what} is {value.item()} at step {step}. Repeating the command goes on from the last checkpoint; a"
-            " lower learning rate (method.training.lr, teaching.training.lr) or trainer.precision=32-true usually"
-            " cures it."
+            f"The {what} is {value.item()} at step {step}{of}. Repeating the command goes on from {kept}; a lower"
+            " learning rate (method.training.lr, teaching.training.lr) or trainer.precision=32-true usually cures it."
         )
 
 
@@ -87,7 +107,8 @@ class Driver(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.method, self.schedule, self.seed = method, schedule, seed
-        self.ema = EMA(method.student, schedule.half_life)
+        self.ema = PowerEMA(method.student, schedule.ema)
+        self.checkpoint: Path | None = None
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -114,13 +135,13 @@ class Driver(lightning.LightningModule):
         optimizer = (found if isinstance(found, list) else [found])[list(learners).index(turn)]
         self.toggle_optimizer(optimizer)
         losses = self.method.loss(turn, batch)
-        check_number(losses["loss"], f"{turn}'s loss", step)
+        check_number(losses["loss"], f"{turn}'s loss", step, batch, self.checkpoint)
         self.manual_backward(losses["loss"] / self.schedule.accumulate)
         if micro == self.schedule.accumulate - 1:
             norm = nn.utils.clip_grad_norm_(learners[turn].parameters(), self.schedule.clip)
-            check_number(norm, f"{turn}'s gradient", step)
+            check_number(norm, f"{turn}'s gradient", step, batch, self.checkpoint)
             for group in optimizer.param_groups:
-                group["lr"] = self.schedule.rate(step)
+                group["lr"] = self.schedule.rate(step, turn)
             optimizer.step()
             optimizer.zero_grad()
             if turn == "student":
@@ -151,15 +172,19 @@ class Driver(lightning.LightningModule):
 class Recorder(Callback):
     """Keeps a checkpoint of everything and a CSV of the losses, and reports progress."""
 
-    def __init__(self, folder: Path, every: int, report: Callable[[int, float], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, every: int, selector: Selector, report: Callable[[int, float], None] | None = None
+    ) -> None:
         """Set where and how often.
 
         Args:
             folder: of `last.ckpt` and `training.csv`.
             every: micro-batches between checkpoints.
+            selector: keeps the averages.
             report: called with (micro-batches done, mean loss of late).
         """
-        self.folder, self.every, self.report = folder, every, report
+        self.folder, self.every, self.selector, self.report = folder, every, selector, report
+        self.stopped = False
         self.sums: dict[str, list[float]] = {}
         self.mean = math.nan
 
@@ -197,6 +222,11 @@ class Recorder(Callback):
                 self._write(done // driver.schedule.accumulate, row)
         if self.report:
             self.report(done, self.mean)
+        step, micro = divmod(done, driver.schedule.accumulate)
+        if micro == 0 and driver.schedule.keeps(step) and int(driver.ema.steps):
+            with torch.random.fork_rng(), torch.no_grad():
+                self.selector.snapshot(driver.ema, step)
+            self.stopped = trainer.should_stop = self.selector.exhausted(step)
 
     def _write(self, step: int, row: dict[str, float]) -> None:
         """Add a row to training.csv; rows of steps that were lost to a kill are replaced."""
@@ -220,6 +250,7 @@ def train(
     seed: int = 0,
     checkpoint_every: int = 200,
     report: Callable[[int, float], None] | None = None,
+    judge: Judge | None = None,
 ) -> nn.Module:
     """Train a method, going on from the folder's checkpoint if there is one.
 
@@ -232,18 +263,23 @@ def train(
         seed: of everything random in training.
         checkpoint_every: steps between checkpoints.
         report: called with (micro-batches done, mean loss of late).
+        judge: of students, for the choice of weights and early stopping; None keeps the last average.
 
     Raises:
         UserError: for a precision or number of devices that it is not made for, a checkpoint of another model, or a
             loss that is not a number.
 
     Returns:
-        The student with averaged weights, in evaluation mode.
+        The student with the chosen weights, in evaluation mode.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(step_seed(seed, 0))
+    method.prepare(stream.get(stream.indices(0)))
     driver = Driver(method.train(), schedule, seed)
     driver.ema.eval()
-    recorder = Recorder(folder, checkpoint_every * schedule.accumulate, report)
+    selector = Selector(folder, judge, schedule.patience)
+    recorder = Recorder(folder, checkpoint_every * schedule.accumulate, selector, report)
+    driver.checkpoint = recorder.checkpoint
     resume = recorder.checkpoint if recorder.checkpoint.exists() else None
     if resume:
         stream.start = int(torch.load(resume, weights_only=True, map_location="cpu")["state_dict"]["batches"])
@@ -258,7 +294,7 @@ def train(
             f"trainer.precision={run.precision}, trainer.devices={run.world_size}: training takes 32-true or bf16-mixed"
             " precision, on one device."
         )
-    if stream.start < len(stream):
+    if stream.start < len(stream) and not selector.exhausted(stream.start // schedule.accumulate):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__`")
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.")
@@ -266,9 +302,10 @@ def train(
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
             warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")
             run.fit(driver, stream.loader(), ckpt_path=resume, weights_only=True)
-        if int(driver.batches) < len(stream):
+        if int(driver.batches) < len(stream) and not recorder.stopped:
             raise KeyboardInterrupt
         recorder.save(run)
     elif resume:
         driver.load_state_dict(torch.load(resume, weights_only=True, map_location="cpu")["state_dict"])
-    return driver.ema.module.eval()
+    with torch.no_grad():
+        return selector.choose(driver.ema, int(driver.batches) // schedule.accumulate).eval()

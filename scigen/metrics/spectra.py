@@ -1,4 +1,4 @@
-"""Radial power spectra of fields on limited areas (cosine transform) and on tori (Fourier transform)."""
+"""Radial power spectra of fields in any dimension: limited areas (cosine transform), tori (Fourier transform)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,8 +7,8 @@ from scipy import fft
 from scigen.errors import UserError
 
 
-def annuli(shape: tuple[int, int], periodic: bool = False) -> NDArray[np.int64]:
-    """The wavenumber that each mode of a (Y, X) field is counted under, 0 for the mean alone.
+def annuli(shape: tuple[int, ...], periodic: bool = False) -> NDArray[np.int64]:
+    """The wavenumber that each mode of a field is counted under, 0 for the mean alone.
 
     Wavenumbers count half waves (cosine transform) or whole waves (periodic) along the shortest side, also for modes
     along the longer one, so that one wavenumber is one wavelength: 2N/k or N/k cells, N the shortest side. Modes are
@@ -16,34 +16,38 @@ def annuli(shape: tuple[int, int], periodic: bool = False) -> NDArray[np.int64]:
     last full annulus, keep annuli of their own: nothing is dropped.
 
     Args:
-        shape: (Y, X), at least two cells each.
+        shape: of a field in space, at least two cells each.
         periodic: Fourier modes instead of cosines.
 
     Returns:
-        (Y, X) integers.
+        Integers of this shape.
 
     Raises:
         UserError: if a side has a single cell.
     """
     if min(shape) < 2:
-        raise UserError(f"A spectrum needs at least 2 x 2 cells, got {shape[0]} x {shape[1]}: take a larger region.")
-    y, x = (fft.fftfreq(n) if periodic else np.arange(n) / n for n in shape)
-    radius = min(shape) * np.hypot(y[:, None], x[None, :])
+        size, least = (" x ".join(map(str, s)) for s in (shape, [2] * len(shape)))
+        raise UserError(f"A spectrum needs at least {least} cells, got {size}: take a larger region.")
+    axes = np.meshgrid(*(fft.fftfreq(n) if periodic else np.arange(n) / n for n in shape), indexing="ij", sparse=True)
+    radius = min(shape) * np.sqrt(sum(a**2 for a in axes))
     index = np.maximum(np.floor(radius + 0.5).astype(np.int64), 1)
-    index[0, 0] = 0
+    index[(0,) * len(shape)] = 0
     return index
 
 
-def power_spectrum(field: ArrayLike, periodic: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def power_spectrum(
+    field: ArrayLike, periodic: bool = False, dims: int = 2
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Variance of a field by wavenumber; summed over wavenumbers it is the variance in space about the mean.
 
-    Limited areas take the two-dimensional DCT-II, whose mirrored extension has no jump at the border, so that neither
+    Limited areas take the DCT-II, whose mirrored extension has no jump at the border, so that neither
     window nor trend removal is needed (Denis, Côté & Laprise 2002, Mon. Wea. Rev. 130, eq. 11 ff.). Cells count alike,
     whatever their area.
 
     Args:
-        field: (…, Y, X) [units].
+        field: (…, *S) [units], e.g. (…, Y, X).
         periodic: take the Fourier transform instead, for fields on a torus.
+        dims: number of space dimensions, the last ones.
 
     Returns:
         (wavenumbers 1 … K as `annuli` counts them, power (…, K) [units²]).
@@ -52,12 +56,13 @@ def power_spectrum(field: ArrayLike, periodic: bool = False) -> tuple[NDArray[np
         UserError: if a side has a single cell.
     """
     values = np.asarray(field, np.float64)
-    index = annuli((values.shape[-2], values.shape[-1]), periodic).ravel()
+    axes = tuple(range(-dims, 0))
+    index = annuli(values.shape[-dims:], periodic).ravel()
     if periodic:
-        modes = np.abs(fft.fft2(values, norm="forward")) ** 2
+        modes = np.abs(fft.fftn(values, norm="forward", axes=axes)) ** 2
     else:
-        modes = fft.dctn(values, type=2, norm="ortho", axes=(-2, -1)) ** 2 / index.size
+        modes = fft.dctn(values, type=2, norm="ortho", axes=axes) ** 2 / index.size
     count = int(index.max()) + 1
     rows = [np.bincount(index, row, count) for row in modes.reshape(-1, index.size)]
-    power = np.array(rows, np.float64).reshape(*values.shape[:-2], count)
+    power = np.array(rows, np.float64).reshape(*values.shape[:-dims], count)
     return np.arange(1, count, dtype=np.int64), power[..., 1:]

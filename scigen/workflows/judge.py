@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def judge(
     domain: Domain, data: Data, teacher: Bundle, student: Bundle, folder: Path, *,
-    samples: int, members: int, seed: int, batch: int,
+    samples: int, members: int, seed: int, batch: int, logs: Sequence[Path] = (),
 ) -> Path:  # fmt: skip
     """Sample the exact law, teacher, teacher at the student's calls, student and baselines; judge; write the report.
 
@@ -40,6 +40,7 @@ def judge(
         members: of each ensemble.
         seed: of each ensemble.
         batch: rows of a compute batch.
+        logs: training.csv of the student's stages.
 
     Returns:
         Path of report.html; metrics.json lies beside it.
@@ -66,7 +67,7 @@ def judge(
     for name, ds in domain.baselines(codec, split).items():
         ensembles[name] = ds.assign_attrs(scigen_role="baseline", scigen_nfe=0)
     report = domain.evaluate(split.truth, ensembles)
-    logs = [folder.parent / "teacher" / "training.csv", folder / "training.csv"]
+    logs = [folder.parent / "teacher" / "training.csv", *logs]
     provenance = {
         "data": data.source, "test samples × members": f"{len(index)} × {members}", "seed": seed,
         "teacher": f"{teacher!r}, fitted in {teacher.provenance.get('training_seconds', '?')} s",
@@ -148,5 +149,5 @@ def _curves(logs: Sequence[Path], path: Path) -> tuple[str, Path]:
     with canvas(3.6 * len(logs), 2.6) as figure:
         for ax, log_file in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs, strict=True):
             training_curves(ax, log_file)
-            ax.set_title("teacher" if log_file.parent.name == "teacher" else "student")
+            ax.set_title(log_file.parent.name.rsplit("-", 1)[0])
         return "Training losses.", save(figure, path)

@@ -11,7 +11,7 @@ from torch import nn
 
 from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.denoise import Denoiser
-from scigen.core.ema import EMA
+from scigen.core.ema import PowerEMA
 from scigen.core.methods.base import Batch, Method
 from scigen.core.methods.consistency import Consistency
 from scigen.core.methods.denoising import Denoising
@@ -46,7 +46,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("died", [6, 9])
 def test_a_killed_run_resumes_bit_identically(tmp_path, died):
-    schedule = Schedule(steps=14, batch=4, lr=1e-2, warmup=3, half_life=5)
+    schedule = Schedule(steps=14, batch=4, lr=1e-2, warmup=3, ema=(0.1, 0.2))
     straight = train(method(), Fixed(10, 4, 14), schedule, trainer, tmp_path / "straight", checkpoint_every=3)
 
     def die(done, loss):
@@ -269,14 +269,14 @@ class Turns(TwoLearners):
 def test_turns_progress_and_averages_follow_the_steps_not_the_micro_batches(tmp_path):
     """And nobody but the learner whose turn it is gathers gradients, which its own next step would take in."""
     turns, folded = Turns(), []
-    update = EMA.update
+    update = PowerEMA.update
 
     def count(self, module):
         folded.append(turns.seen[-1][0])
         update(self, module)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EMA, "update", count)
+        patch.setattr(PowerEMA, "update", count)
         train(turns, Fixed(10, 2, 8), Schedule(steps=4, batch=4, lr=1e-2, accumulate=2), trainer, tmp_path)
     expected = ["student", "student", "fake", "fake", "fake", "fake", "student", "student"]
     assert turns.seen == [(turn, {turn}) for turn in expected]

@@ -1,0 +1,97 @@
+"""Training one stage of a fit: method and schedule from the configuration, a progress bar, weights chosen by a judge."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from scigen.core.bundle import Bundle, versions
+from scigen.core.datamodule import SampleStream
+from scigen.core.domain import Data, Split
+from scigen.core.methods.base import Method
+from scigen.core.selection import faults
+from scigen.core.train import Schedule, train
+from scigen.workflows.device import pick
+from scigen.workflows.progress import progress
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain types, references resolved."""
+    return json.loads(json.dumps(OmegaConf.to_container(cfg, resolve=True), default=str))
+
+
+def settings(method: dict[str, Any]) -> tuple[dict[str, Any], Schedule]:
+    """Arguments of a method's constructor, and how long it is trained."""
+    arguments = {k: v for k, v in method.items() if k != "training"}
+    return arguments, Schedule(**method["training"])
+
+
+def run(
+    cfg: DictConfig, title: str, method: Method, stream: SampleStream, schedule: Schedule, folder: Path,
+    judge: Callable[[nn.Module], dict[str, float]] | None,
+) -> nn.Module:  # fmt: skip
+    """Train with a progress bar; returns the student with the chosen weights."""
+    own = ("checkpoint_every", "limits", "_target_")
+    args = {k: v for k, v in plain(cfg)["trainer"].items() if k not in own}
+    args["accelerator"] = pick(cfg.trainer.accelerator).type  # so that training and sampling agree
+    trainer = partial(get_class(cfg.trainer._target_), **args)
+    accumulate = schedule.accumulate
+    with progress(title, schedule.steps, "steps") as advance:
+        return train(
+            method, stream, schedule, trainer, folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
+            report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}" if loss == loss else ""),
+            judge=judge,
+        )  # fmt: skip
+
+
+def judge_of(
+    bundle: Bundle, split: Split, samples: int, members: int, steps: tuple[int | None, ...], seed: int, batch: int
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """A judge of denoisers that would take the place of the bundle's own, on samples of a split.
+
+    All candidates get the same samples and the same noise, so that their differences are their own.
+
+    Args:
+        bundle: with codec and sampler.
+        split: validation data; its samples are taken evenly.
+        samples: number of samples; 0 makes no judge.
+        members: of each ensemble, two at least.
+        steps: numbers of steps whose faults are averaged.
+        seed: of the ensembles.
+        batch: rows of a compute batch, at most.
+    """
+    codec = bundle.codec
+    total = len(codec.samples(split.inputs))
+    if samples < 1 or members < 2 or total < 2:
+        return None
+    index = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
+    batch = min(batch, len(index) * members)
+    first = codec.layout(split.inputs).dims[0]
+    inputs = split.inputs.isel({first: index})
+    truth = codec.decode(codec.encode(split.truth, split.inputs, index), codec.condition(split.inputs, index)).numpy()
+
+    def judge(denoiser: nn.Module) -> dict[str, float]:
+        probe = replace(bundle)
+        probe.denoiser, probe.network = denoiser, denoiser  # type: ignore[assignment]
+        found = []
+        for n in steps:
+            blocks = probe.blocks(inputs, members, seed=seed, steps=n, batch=batch)
+            found.append(faults(np.concatenate([b for _, b in blocks]), truth))
+        return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
+
+    return judge
+
+
+def provenance(cfg: DictConfig, data: Data, seconds: float) -> dict[str, Any]:
+    """What a bundle says of its making."""
+    return {
+        "data": data.source, "data_fingerprint": data.fingerprint, "config": plain(cfg), "versions": versions(),
+        "training_seconds": round(seconds, 1),
+    }  # fmt: skip
