@@ -21,10 +21,11 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scigen.core import addressed, sample
+from scigen.core import addressed
 from scigen.core.codec import Codec
 from scigen.core.denoise import Denoiser, DenoiserModule, FlowMap
 from scigen.core.guide import Consistent
+from scigen.core.sample import Counted
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 
@@ -61,7 +62,16 @@ class Bundle:
     two_times: bool = False
 
     def __post_init__(self) -> None:
-        """Assemble the denoiser: preconditioned, and held to the measurement where the codec says so."""
+        """Assemble the denoiser: preconditioned, and held to the measurement where the codec says so.
+
+        Raises:
+            UserError: if the sampler is for a flow map and the network is none.
+        """
+        if self.sampling.two_times and not self.two_times:
+            raise UserError(
+                f"Sampler {self.sampling.sampler} samples flow maps, and this model is a denoiser: use few_step, or a"
+                " teacher's sampler."
+            )
         kind = FlowMap if self.two_times else Denoiser
         self.denoiser: DenoiserModule = kind(self.network, self.sigma_data)
         if self.codec.measured is not None:
@@ -103,8 +113,7 @@ class Bundle:
             format=FORMAT, domain=self.domain, role=self.role, sigma_data=self.sigma_data, two_times=self.two_times,
             network={"class": self.network_class, "args": self.network_args},
             codec={"class": f"{type(self.codec).__module__}.{type(self.codec).__qualname__}", "settings": settings},
-            sampling=dict(sampler=self.sampling.sampler, sigmas=list(self.sampling.sigmas), rho=self.sampling.rho),
-            provenance=self.provenance,
+            sampling=asdict(self.sampling), provenance=self.provenance,
         )  # fmt: skip
         tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"codec.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
@@ -139,14 +148,11 @@ class Bundle:
             return torch.from_numpy(np.stack(rows)).to(device)
 
         condition = {k: v.to(device) for k, v in condition.items()}
-        counted = sample.Counted(self.denoiser)
+        counted = Counted(self.denoiser)
         x = grid[0] * noise(0)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            if self.sampling.sampler == "few_step":
-                x = sample.few_step(counted, x, grid, condition, [noise(i) for i in range(1, len(grid))])
-            else:
-                solver: sample.Sampler = getattr(sample, self.sampling.sampler)
-                x = solver(counted, x, grid, condition)
+            fresh = [noise(i + 1) for i in range(self.sampling.noises(len(grid)))]
+            x = self.sampling.run(counted, x, grid, condition, fresh)
             return self.codec.decode(x, condition), counted.nfe
 
     def blocks(
@@ -231,8 +237,7 @@ class Bundle:
 
     def nfe(self, steps: int | None = None) -> int:
         """Network calls per member."""
-        n = len(self.sampling.grid(steps))
-        return 2 * n - 1 if self.sampling.sampler == "heun" else n
+        return self.sampling.calls(steps)
 
     def attributes(self, *, members: int, seed: int, steps: int | None, batch: int) -> dict[str, Any]:
         """Provenance for the attributes of a samples archive."""

@@ -158,7 +158,9 @@ def _stage(
             f"method={name}: the student's levels {[round(s, 3) for s in method.sigmas]} leave the range that the"
             f" teacher knows, σ ∈ [{low:g}, {high:g}]."
         )
-    bundle.sampling = Sampling(method.sampler, method.sigmas)
+    bundle.sampling = Sampling(
+        method.sampler, method.sigmas, trained=True, sigma_min=low if kind.two_times else None
+    )  # fmt: skip
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
     stream: SampleStream
     if method.pairs:
@@ -168,7 +170,8 @@ def _stage(
         )  # fmt: skip
     else:
         stream = _archive(cfg, data, micro, total)
-    steps = tuple(sorted({1, len(method.sigmas)}))
+    own = bundle.sampling.own_steps
+    steps = tuple(sorted({own[0], own[-1]}))
     judge = judge_of(bundle, data.validation, **cfg.validation, steps=steps, seed=cfg.seed, batch=cfg.batch)
     trained: nn.Module = run(cfg, f"student, {name}", method, stream, schedule, folder, judge)
     bundle.denoiser.load_state_dict(trained.state_dict())

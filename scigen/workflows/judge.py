@@ -58,7 +58,7 @@ def judge(
             folder.parent / "samples" / "exact.zarr", student, split, members, attrs, exact
         )
     runs = [(teacher, len(teacher.sampling.sigmas))]
-    runs += [(b, n) for n in range(1, len(student.sampling.sigmas) + 1) for b in (teacher, student)]
+    runs += [(b, n) for n in student.sampling.own_steps for b in (teacher, student)]
     for bundle, steps in runs:
         name = f"{bundle.role}, {steps} step{'s' if steps > 1 else ''}"
         home = (folder.parent if bundle.role == "teacher" else folder) / "samples"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from scigen.core import sample
 from scigen.core.bundle import Bundle
 from scigen.core.domain import Split
 from scigen.io.write import SampleWriter
@@ -42,9 +41,8 @@ def speed(
 
     def network(bundle: Bundle, steps: int | None) -> None:
         grid = bundle.sampling.grid(steps)
-        solver = getattr(sample, bundle.sampling.sampler)
         with torch.inference_mode():
-            solver(bundle.denoiser, grid[0] * x, grid, condition)
+            bundle.sampling.run(bundle.denoiser, grid[0] * x, grid, condition, [x] * bundle.sampling.noises(len(grid)))
         if device.type == "cuda":
             torch.cuda.synchronize()
 

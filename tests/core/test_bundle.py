@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 import scigen
 from scigen.core import addressed
 from scigen.core.bundle import load
-from scigen.core.sampling import Sampling
+from scigen.core.denoise import FlowMap
+from scigen.core.networks.unet import UNet
+from scigen.core.sampling import SAMPLERS, Sampling
 from scigen.errors import UserError
 
 
@@ -100,6 +102,71 @@ def test_a_student_starts_from_its_noise_and_takes_fresh_noise_at_every_level(bu
     assert [sigma for sigma, _ in seen] == [20.0, 1.5]
 
 
+@pytest.mark.parametrize("name", [n for n, rule in SAMPLERS.items() if not rule.two_times])
+def test_every_sampler_draws_what_it_draws_by_hand_from_addressed_noise(bundle, archive, name):
+    """Start from draw 0 at σ_max, fresh noise from draws 1, 2, … in order, as many calls as promised."""
+    sampling = Sampling.solver(name, 3, 0.05, 20.0)
+    drawn = replace(bundle, sampling=sampling)
+    inputs = bundle.codec.prepare(archive.isel(time=[2]))
+    (key,) = bundle.codec.samples(inputs)
+    condition = bundle.codec.condition(inputs, slice(0, 1))
+    fields, calls = drawn.draw(condition, [key], [7], seed=4)
+    noises = [torch.from_numpy(addressed.normal(4, key, 7, bundle.codec.shape, draw=i))[None] for i in range(4)]
+    grid = sampling.grid()
+    with torch.inference_mode():
+        x = sampling.run(bundle.denoiser, grid[0] * noises[0], grid, condition, noises[1 : 1 + sampling.noises(3)])
+        expected = bundle.codec.decode(x, condition)
+    torch.testing.assert_close(fields, expected, rtol=1e-6, atol=1e-4)
+    assert calls == drawn.nfe() == SAMPLERS[name].calls(3)
+
+
+def flow_map_bundle(bundle):
+    """The same model with a network that also learns of the level where a step ends."""
+    args = bundle.network_args | {"condition_scalars": bundle.codec.scalars + FlowMap.FEATURES}
+    torch.manual_seed(1)
+    network = UNet(**args)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    sampling = Sampling("flow_map", (20.0, 1.5), trained=True)
+    return replace(bundle, network=network, network_args=args, two_times=True, role="student", sampling=sampling)
+
+
+def test_a_flow_map_is_sampled_with_any_number_of_steps(bundle, archive, tmp_path):
+    student = flow_map_bundle(bundle)
+    again = load(student.save(tmp_path / "student.safetensors"))
+    assert again.sampling == student.sampling and again.two_times
+    for steps in (1, 2, 5):
+        out = student.sample(archive.isel(time=[0]), members=2, steps=steps, batch=2)
+        assert out.attrs["scigen_nfe"] == steps
+        assert again.sample(archive.isel(time=[0]), members=2, steps=steps, batch=2).identical(out)
+
+
+def test_a_denoiser_is_no_flow_map(bundle):
+    with pytest.raises(UserError, match="samples flow maps, and this model is a denoiser"):
+        replace(bundle, sampling=Sampling("flow_map", (20.0, 1.5)))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling.solver("churn", 3, 0.05, 20.0, options={"s_churn": 5, "s_max": 10}),
+        Sampling("euler", (20.0, 1.5), trained=True),
+    ],
+)
+def test_options_and_trained_levels_are_stored_and_told_apart(bundle, tmp_path, sampling):
+    stored = replace(bundle, sampling=sampling)
+    again = load(stored.save(tmp_path / "b.safetensors"))
+    assert again.sampling == sampling and again.fingerprint() == stored.fingerprint()
+    plain = replace(bundle, sampling=Sampling(sampling.sampler, sampling.sigmas, sampling.rho))
+    assert plain.fingerprint() != stored.fingerprint()
+
+
+def test_bundles_from_before_options_load(bundle, tmp_path):
+    path = bundle.save(tmp_path / "b.safetensors")
+    old = tampered(path, lambda h: [h["sampling"].pop(k) for k in ("options", "trained")])
+    assert load(old).sampling == bundle.sampling and load(old).fingerprint() == bundle.fingerprint()
+
+
 def test_missing_values_in_the_input_are_named(bundle, archive):
     archive["t2m"][2, 3, 3] = np.nan
     with pytest.raises(UserError, match=r"t2m.*2020-01-01T12|2020-01-01T12.*t2m"):
@@ -128,6 +195,8 @@ def tampered(path, change):
         (lambda h: h.pop("sampling"), "does not fit its own description"),
         (lambda h: h.pop("domain"), "does not fit its own description"),
         (lambda h: h["sampling"].update({"sampler": "magic"}), "Unknown sampler 'magic'"),
+        (lambda h: h["sampling"].update({"options": {"magic": 1.0}}), "takes no options, not magic"),
+        (lambda h: h["sampling"].update({"sampler": "flow_map"}), "samples flow maps"),
         (lambda h: h["sampling"].update({"sigmas": [1.0, 2.0]}), "strictly decreasing"),
         (lambda h: h["sampling"].update({"sigmas": []}), "strictly decreasing"),
         (lambda h: h["sampling"].update({"sigmas": [float("nan")]}), "strictly decreasing"),
