@@ -2,9 +2,10 @@
 
     python benchmarks/training_cost.py [--repeats 3] [--rows 32] [--json cost.json]
 
-Every method runs in a process of its own, on the default network and fields of the default weather data, with as many
-rows a step (`batch` × `members`) as the teacher's batch. Times are averages over whole cycles of the method's turns; they
-are ratios to the teacher's step in the same run. Memory is what the process holds at its peak beyond the imports.
+Every method runs in a process of its own, on the default network and fields of the default weather data, with as
+many rows a step (`batch` × `members`) as the teacher's batch. Times are averages over whole cycles of the method's
+turns; they are ratios to the teacher's step in the same run. Memory is what the process holds at its peak beyond the
+imports.
 """
 
 import argparse
@@ -53,7 +54,9 @@ def measure(stem: str, rows: int, repeats: int) -> dict[str, float]:
     x = torch.randn(n, *SHAPE, device=device)
     path = torch.randn(n, len(getattr(method, "sigmas", [0])) - 1, *SHAPE, device=device)
     noise = torch.randn_like(x) if method.pairs else None
-    batch = Batch(x, {"fields": torch.randn(n, FIELDS, *SHAPE[1:], device=device)}, noise, path if method.pairs else None)
+    batch = Batch(
+        x, {"fields": torch.randn(n, FIELDS, *SHAPE[1:], device=device)}, noise, path if method.pairs else None
+    )
     method.to(device)
     method.prepare(batch)
     method.to(device).train()

@@ -1,6 +1,7 @@
 """Archive to normalised batches, each addressed by its number, so that a resumed run sees the same ones."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -93,14 +94,29 @@ class ArchiveStream(SampleStream):
         return Batch(x, condition, samples=tuple(self.keys[i] for i in indices))
 
 
+class Rows(Protocol):
+    """Rows by their positions: a numpy array, or one in an archive, of which only what is asked for is read."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, indices: Any, /) -> Any:
+        """The rows at these positions."""
+        ...
+
+
 class PairStream(SampleStream):
-    """Batches of a teacher's pairs: end point, condition, and the noise that leads there, remade from its address."""
+    """Batches of a teacher's pairs: end point, condition, the noise that leads there, and the states on the way.
+
+    Noise is not stored but remade from its address.
+    """
 
     def __init__(
         self,
         codec: Codec,
         inputs: xr.Dataset,
-        ends: Tensor,
+        states: Rows,
         samples: np.ndarray,
         members: np.ndarray,
         batch: int,
@@ -112,25 +128,25 @@ class PairStream(SampleStream):
         Args:
             codec: of the teacher.
             inputs: prepared inputs.
-            ends: end points, (pairs, C, *S), normalised.
+            states: (pairs, K, C, *S), normalised: K − 1 states on the way, then the end point.
             samples: position in `inputs` of each pair.
             members: member number of each pair's noise.
             batch: pairs per micro-batch.
             total: number of micro-batches.
             seed: of order and noise.
         """
-        super().__init__(len(ends), batch, total, seed)
-        self.codec, self.inputs, self.ends, self.samples, self.members = codec, inputs, ends, samples, members
+        super().__init__(len(samples), batch, total, seed)
+        self.codec, self.inputs, self.states, self.samples, self.members = codec, inputs, states, samples, members
         self.keys = codec.samples(inputs)
 
-    def noise(self, indices: np.ndarray) -> Tensor:
-        """Unit-variance noise of these pairs, (B, C, *S)."""
-        return pair_noise(self.codec, [self.keys[i] for i in self.samples[indices]], self.members[indices], self.seed)
-
     def get(self, indices: np.ndarray) -> Batch:
-        """End points, conditions and noise of these pairs."""
-        condition = self.codec.condition(self.inputs, self.samples[indices])
-        return Batch(self.ends[torch.from_numpy(indices)], condition, self.noise(indices))
+        """End points, conditions, noise and states of these pairs."""
+        where = self.samples[indices]
+        keys = [self.keys[i] for i in where]
+        states = torch.from_numpy(np.ascontiguousarray(self.states[indices], dtype=np.float32))
+        noise = pair_noise(self.codec, keys, self.members[indices], self.seed)
+        path = states[:, :-1] if states.shape[1] > 1 else None
+        return Batch(states[:, -1], self.codec.condition(self.inputs, where), noise, path, tuple(keys))
 
 
 def pair_noise(codec: Codec, samples: list[str], members: np.ndarray, seed: int) -> Tensor:

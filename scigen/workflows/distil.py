@@ -165,8 +165,8 @@ def _stage(
     stream: SampleStream
     if method.pairs:
         stream = pair_stream(
-            teacher, data.train.inputs, method.pairs, micro, total, folder / "pairs.safetensors", seed=cfg.seed,
-            batch=cfg.batch,
+            teacher, data.train.inputs, method.pairs, micro, total, folder.parent, seed=cfg.seed, batch=cfg.batch,
+            levels=method.sigmas,
         )  # fmt: skip
     else:
         stream = _archive(cfg, data, micro, total)

@@ -1,26 +1,152 @@
-"""Cached pairs of a teacher: noise by address, and the end point where its converged ODE leads."""
+"""Cached pairs of a teacher: noise by address, and the states its converged ODE passes on the way to the end point.
 
-import json
-import os
+They lie in the run folder, named after all that they are a function of, so that every method with the same teacher,
+seed and levels shares them.
+"""
+
+import copy
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 import xarray as xr
-from safetensors.torch import load_file, save_file
 
 from scigen.core import sample
 from scigen.core.bundle import Bundle
-from scigen.core.datamodule import PairStream, pair_noise
+from scigen.core.datamodule import PairStream, Rows, pair_noise
+from scigen.core.noise import check_levels
+from scigen.core.trace import through, trace
 from scigen.errors import UserError
+from scigen.io.pieces import PieceArchive
+from scigen.workflows.folder import digest
 from scigen.workflows.progress import progress
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 2**30
+"""Size [bytes] up to which an archive of pairs is read whole."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which pairs, and how they are made.
+
+    Attributes:
+        teacher: with the sampler that counts as converged.
+        inputs: prepared inputs of the training split.
+        pairs: number of pairs, spread evenly over the samples.
+        seed: of the noise.
+        batch: rows of a compute batch, which is a piece of the archive.
+        levels: the student's; the first is where the noise starts, states are kept at the others.
+    """
+
+    teacher: Bundle
+    inputs: xr.Dataset
+    pairs: int
+    seed: int
+    batch: int
+    levels: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the levels.
+
+        Raises:
+            UserError: if the student does not start where the teacher does, or goes where its path does not.
+        """
+        start = self.teacher.sampling.grid()[0]
+        if self.levels and abs(check_levels(self.levels, "method.sigmas")[0] - start) > 1e-6 * start:
+            raise UserError(
+                f"method.sigmas={list(self.levels)}: the first level of a student that learns from pairs is its"
+                f" teacher's σ_max, {start:g}."
+            )
+        self.grid()
+
+    def grid(self) -> list[float]:
+        """The teacher's grid, through the student's levels."""
+        return through(self.teacher.sampling.grid(), self.levels[1:])
+
+    def samples(self) -> np.ndarray:
+        """Position in `inputs` of every pair, in order."""
+        count = len(self.teacher.codec.samples(self.inputs))
+        return np.floor(np.arange(self.pairs) * (count / self.pairs)).astype(int) % count
+
+    def members(self) -> np.ndarray:
+        """Member number of every pair: the pairs of a sample are counted from 0."""
+        samples = self.samples()
+        return np.arange(self.pairs) - np.searchsorted(samples, samples)
+
+    def identity(self) -> dict[str, Any]:
+        """All that the states are a function of."""
+        codec, hashed = self.teacher.codec, hashlib.sha256()
+        keys = codec.samples(self.inputs)
+        hashed.update("|".join(keys).encode())
+        for name, value in sorted(codec.condition(self.inputs, sorted({0, len(keys) // 2, len(keys) - 1})).items()):
+            hashed.update(name.encode() + value.contiguous().numpy().tobytes())
+        return {
+            "teacher": self.teacher.fingerprint(), "levels": list(self.levels[1:]), "pairs": self.pairs,
+            "seed": self.seed, "batch": self.batch, "data": hashed.hexdigest()[:16],
+        }  # fmt: skip
+
+    def archive(self, run: Path) -> PieceArchive:
+        """The archive of these pairs in a run folder."""
+        identity = self.identity()
+        shape = self.teacher.codec.shape
+        space = ("z", "y", "x")[-len(shape[1:]) :] if shape[1:] else ()
+        return PieceArchive(
+            run / f"pairs-{digest(identity)}",
+            (self.pairs, max(len(self.levels), 1), *shape),
+            ("pair", "level", "channel", *space),
+            self.batch,
+            identity,
+            {
+                "sigma": ("level", np.array([*self.levels[1:], 0.0])),
+                "sample": ("pair", self.samples()),
+                "member": ("pair", self.members()),
+            },
+        )
+
+    def maker(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from positions of pairs to their states (n, K, C, *S), computed on `batch` rows, padded."""
+        samples, members, grid = self.samples(), self.members(), self.grid()
+        codec, keys = self.teacher.codec, self.teacher.codec.samples(self.inputs)
+        device = next(self.teacher.network.parameters()).device
+        solver: sample.Sampler = getattr(sample, self.teacher.sampling.sampler)
+
+        def make(rows: np.ndarray) -> np.ndarray:
+            padded = np.concatenate([rows, np.full(self.batch - len(rows), rows[-1])])
+            where = samples[padded]
+            condition = {k: v.to(device) for k, v in codec.condition(self.inputs, where).items()}
+            x = grid[0] * pair_noise(codec, [keys[i] for i in where], members[padded], self.seed).to(device)
+            with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+                end, states = trace(solver, self.teacher.denoiser, x, grid, condition, self.levels[1:])
+            return torch.stack([*states, end], 1)[: len(rows)].cpu().numpy()
+
+        return make
 
 
 def pair_stream(
-    teacher: Bundle, inputs: xr.Dataset, pairs: int, micro: int, total: int, path: Path, *, seed: int, batch: int
+    teacher: Bundle,
+    inputs: xr.Dataset,
+    pairs: int,
+    micro: int,
+    total: int,
+    path: Path,
+    *,
+    seed: int,
+    batch: int,
+    levels: Sequence[float] = (),
+    workers: int = 1,
 ) -> PairStream:
-    """Batches of pairs, from the cache at `path`, which is completed first.
+    """Batches of pairs from their archive in a run folder, which is completed first.
+
+    Any number of processes may complete it at once. What is there is kept, whatever was killed; on the same device and
+    number of threads per process the rest is bit-identical to what an undisturbed run gives.
 
     Args:
         teacher: with the sampler that counts as converged.
@@ -28,61 +154,52 @@ def pair_stream(
         pairs: number of pairs, spread evenly over the samples.
         micro: pairs per micro-batch.
         total: number of micro-batches.
-        path: safetensors file of end points; a partial one is gone on with.
+        path: the run folder.
         seed: of the noise.
         batch: rows of a compute batch.
+        levels: the student's levels, the first of them the teacher's σ_max; states are kept at the others.
+        workers: processes that make pairs; they share torch's threads.
 
     Raises:
-        UserError: if the cache is of another teacher.
+        UserError: if the levels do not fit the teacher, the archive is damaged, or the disk is full.
     """
-    keys = teacher.codec.samples(inputs)
-    places = np.floor(np.arange(pairs) * (len(keys) / pairs)).astype(int) % len(keys)
-    members = np.zeros(pairs, dtype=int)
-    for i in range(1, pairs):
-        members[i] = members[i - 1] + 1 if places[i] == places[i - 1] else 0
-    identity = json.dumps([teacher.fingerprint(), pairs, seed, batch, keys[0], keys[-1]])
-    ends = _read(path, identity)
-    done = len(ends)
-    grid = teacher.sampling.grid()
-    solver: sample.Sampler = getattr(sample, teacher.sampling.sampler)
-    if done < pairs:
-        parts, since = [ends] if done else [], done
-        with progress("teacher's pairs", pairs, "pairs", start=done) as advance, torch.inference_mode():
-            for first in range(done, pairs, batch):
-                rows = np.arange(first, first + batch).clip(max=pairs - 1)
-                where = places[rows]
-                condition = teacher.codec.condition(inputs, where)
-                noise = pair_noise(teacher.codec, [keys[i] for i in where], members[rows], seed)
-                device = next(teacher.network.parameters()).device
-                condition = {k: v.to(device) for k, v in condition.items()}
-                x = solver(teacher.denoiser, grid[0] * noise.to(device), grid, condition).cpu()
-                parts.append(x[: min(batch, pairs - first)])
-                advance(min(first + batch, pairs), "")
-                if first + batch - since >= 8 * batch or first + batch >= pairs:
-                    _write(path, torch.cat(parts), identity)
-                    since = first + batch
-        ends = torch.cat(parts)
-    return PairStream(teacher.codec, inputs, ends.clone(), places, members, micro, total, seed)
+    plan = Pairs(teacher, inputs, pairs, seed, batch, tuple(levels))
+    archive = plan.archive(path)
+    left = len(archive.left())
+    if left:
+        _fill(plan, archive, path, max(1, min(workers, left)))
+    else:
+        log.info("pairs: made before, %s", archive.store)
+    states: Rows = archive.array[:] if archive.size < IN_MEMORY else archive.array
+    return PairStream(teacher.codec, inputs, states, plan.samples(), plan.members(), micro, total, seed)
 
 
-def _read(path: Path, identity: str) -> torch.Tensor:
-    """The end points so far."""
-    if not path.exists():
-        return torch.empty(0)
+def _fill(plan: Pairs, archive: PieceArchive, run: Path, workers: int) -> None:
+    """Complete an archive with this process and workers − 1 more."""
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    device = str(next(plan.teacher.network.parameters()).device)
+    portable = replace(plan, teacher=copy.deepcopy(plan.teacher).to(torch.device("cpu"))) if workers > 1 else plan
+    context = get_context("spawn")
+    helpers = [
+        context.Process(target=_help, args=(portable, run, device, share), daemon=True) for _ in range(workers - 1)
+    ]
+    start = plan.pairs - sum(len(archive.rows(i)) for i in archive.left())
     try:
-        with safetensors.safe_open(path, framework="np") as f:
-            found = (f.metadata() or {}).get("scigen_pairs")
-    except safetensors.SafetensorError as error:
-        raise UserError(f"The pair cache {path} is damaged ({error}): remove it.") from error
-    if found != identity:
-        raise UserError(
-            f"The pair cache {path} belongs to another teacher, seed or data: remove it or name another run=."
-        )
-    return load_file(path)["ends"]
+        torch.set_num_threads(share)
+        for helper in helpers:
+            helper.start()
+        with progress("teacher's pairs", plan.pairs, "pairs", start=start) as advance:
+            archive.fill(plan.maker(), lambda done: advance(done, ""))
+    finally:
+        torch.set_num_threads(threads)
+        for helper in helpers:
+            helper.terminate()
+            helper.join()
 
 
-def _write(path: Path, ends: torch.Tensor, identity: str) -> None:
-    """Write all end points so far, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({"ends": ends.contiguous()}, partial, metadata={"scigen_pairs": identity})
-    os.replace(partial, path)
+def _help(plan: Pairs, run: Path, device: str, threads: int) -> None:
+    """What a worker does. What it fails at is left to the process that waits for it, which then says why."""
+    torch.set_num_threads(threads)
+    plan.teacher.to(torch.device(device))
+    plan.archive(run).fill(plan.maker())

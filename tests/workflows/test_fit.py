@@ -10,18 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
-from omegaconf import OmegaConf
 
 import scigen
 from scigen.cli import main
-from scigen.config import compose
-from scigen.core.sample import dpm_solver
-from scigen.errors import UserError
-from scigen.weather.domain import Weather
 from scigen.workflows.folder import alone
-from scigen.workflows.pairs import pair_stream
 
 from .conftest import TINY
 
@@ -109,24 +102,12 @@ def test_a_teacher_of_another_field_is_refused(inside, tmp_path, capsys):
     assert "domain=mri" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_a_pair_cache_of_another_teacher_is_refused(inside):
-    student = scigen.load(inside.student)
-    inputs = student.codec.prepare(xr.open_zarr(inside.archive))
-    with pytest.raises(UserError, match="another teacher"):
-        pair_stream(student, inputs, 8, 1, 1, inside.stage / "pairs.safetensors", seed=0, batch=8)
-
-
-def test_pairs_are_the_teachers_end_points(inside):
-    """Cached noise and end point belong together: sampling the teacher from the pair's noise leads there."""
-    teacher = scigen.load(inside.teacher)
-    domain = Weather(**OmegaConf.to_container(compose("fit", TINY).data))
-    data = domain.open(inside.home / "runs" / "data", teacher.codec)
-    stream = pair_stream(teacher, data.train.inputs, 8, 4, 2, inside.stage / "pairs.safetensors", seed=0, batch=8)
-    batch = stream.get(stream.indices(1))
-    grid = teacher.sampling.grid()
-    with torch.no_grad():
-        again = dpm_solver(teacher.denoiser, grid[0] * batch.noise, grid, batch.condition)
-    torch.testing.assert_close(again, batch.x, rtol=1e-4, atol=1e-4)
+def test_pairs_lie_in_the_run_folder_for_every_method_of_the_same_teacher(inside):
+    (rows,) = inside.run.glob("pairs-*/rows.zarr")
+    found = xr.open_zarr(rows)
+    assert found.sizes["pair"] == 8 and found["sigma"].values.tolist() == [0.0]
+    assert found.attrs["teacher"] == scigen.load(inside.teacher).fingerprint()
+    assert np.isfinite(found["rows"].values).all()
 
 
 def test_kill_and_resume_give_the_same_student(inside, tmp_path):
