@@ -17,7 +17,7 @@ from scigen.config import compose, copy_configs
 from scigen.config.help import show_overview, show_verb
 from scigen.errors import UserError
 
-VERBS = ("synth", "fit", "sample", "evaluate", "inspect")
+VERBS = ("synth", "fit", "sample", "evaluate", "inspect", "benchmark")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -39,8 +39,9 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dirs: Sequence[str 
 
     with config_tree(config_dirs) as tree:
         page = read_page(tree, verb)
-        words = [_parse(word, verb, page) for word in overrides]
+        words = [_parse(word, verb, page) for word in _with_suite(overrides, page)]
         try:
+            _offer(tree, verb)
             _check(words, tree, verb, page)
             config = _hydra(tree, verb, words)
             _check_complete(config, verb, page)
@@ -59,6 +60,23 @@ def _hydra(tree: Path, verb: str, words: Iterable["Override"], extra: Iterable[s
     lines = [*(word.input_line or "" for word in words), *extra]
     with initialize_config_dir(config_dir=str(tree.resolve()), version_base="1.3"):
         return hydra_compose(verb, lines)
+
+
+def _offer(tree: Path, verb: str) -> None:
+    """Resolve `${options:GROUP}` in a root YAML: every option of the group as it is written, by name."""
+    from omegaconf import OmegaConf
+
+    root = tree / f"{verb}.yaml"
+    groups = re.findall(r"\$\{options:(\w+)\}", root.read_text(encoding="utf-8")) if root.is_file() else []
+    files = {group: sorted((tree / group).glob("*.yaml")) for group in groups}
+    found = {g: {p.stem: OmegaConf.to_container(OmegaConf.load(p)) for p in paths} for g, paths in files.items()}
+    OmegaConf.register_new_resolver("options", lambda group: found[group], replace=True)
+
+
+def _with_suite(words: Sequence[str], page: Page) -> list[str]:
+    """The words, the first one named where it stands alone and the verb has suites: benchmark exact."""
+    alone = bool(words) and re.fullmatch(r"\w+", words[0]) and any(key.name == "suite" for key in page.keys)
+    return [f"suite={words[0]}", *words[1:]] if alone else list(words)
 
 
 def _parse(word: str, verb: str, page: Page) -> "Override":

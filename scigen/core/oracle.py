@@ -16,7 +16,13 @@ from scigen.errors import UserError
 
 
 class Oracle(nn.Module, ABC):
-    """A known law of x₀ of shape (C, *S)."""
+    """A known law of x₀ of shape (C, *S).
+
+    Attributes:
+        sigma_data: standard deviation of x₀, by which losses are scaled: 1 unless it is set.
+    """
+
+    sigma_data: float = 1.0
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
@@ -207,45 +213,46 @@ class RotatedProduct(Oracle):
         for name, value in dict(rotation=rotation, weights=weights, means=means, stds=stds).items():
             self.register_buffer(name, value)
 
-    def _parts(self, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised distances z and standard deviations of every component at level σ: (B, n, K)."""
-        v = (self.stds.to(u) ** 2 + torch.as_tensor(sigma).to(u).reshape(-1, 1, 1) ** 2).sqrt()
-        return (u[..., None] - self.means.to(u)) / v, v
+    def mixture(self, condition: Condition | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, means and standard deviations of the coefficients' mixtures.
 
-    def distribution(self, u: Tensor, sigma: Tensor) -> Tensor:
+        (n, K), or (B, n, K) in a law that depends on the condition (`scigen.core.posterior`).
+        """
+        return self.weights, self.means, self.stds
+
+    def moments(self, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every coefficient: (n,), or (B, n) where they depend on the condition."""
+        w, m, s = self.mixture(condition)
+        mean = (w * m).sum(-1)
+        return mean, ((w * (s**2 + m**2)).sum(-1) - mean**2).sqrt()
+
+    def distribution(self, u: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         """F_σ(u) of every coefficient: u (B, n) to probabilities (B, n)."""
-        # erfc keeps its digits in the lower tail, ndtr does not
-        return (self.weights.to(u) * 0.5 * torch.erfc(-self._parts(u, sigma)[0] / 2**0.5)).sum(-1)
+        w, m, s = (v.to(u) for v in self.mixture(condition))
+        return _below(u, w, m, _spread(s, sigma))
 
-    def quantile(self, p: Tensor, sigma: Tensor) -> Tensor:
+    def quantile(self, p: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         """F_σ⁻¹(p) by bisection to the last bits: p (B, n) to (B, n)."""
-        v = (self.stds.to(p) ** 2 + torch.as_tensor(sigma).to(p).reshape(-1, 1, 1) ** 2).sqrt()
-        low = (self.means.to(p) - 40 * v).amin(-1).expand_as(p)
-        high = (self.means.to(p) + 40 * v).amax(-1).expand_as(p)
-        for _ in range(80):
-            mid = 0.5 * (low + high)
-            above = self.distribution(mid, sigma) > p
-            low, high = torch.where(above, low, mid), torch.where(above, mid, high)
-        return 0.5 * (low + high)
+        w, m, s = (v.to(p) for v in self.mixture(condition))
+        return _bisect(p, w, m, _spread(s, sigma))
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         """E[x₀ | x_σ], coefficient by coefficient."""
         u = x @ self.rotation.to(x)
-        z, v = self._parts(u, sigma)
-        r = (self.weights.to(u).log() - 0.5 * z**2 - v.log()).softmax(-1)
-        each = self.means.to(u) + (self.stds.to(u) ** 2 / v) * z
-        return (r * each).sum(-1) @ self.rotation.to(x).mT
+        w, m, s = (v.to(u) for v in self.mixture(condition))
+        v = _spread(s, sigma)
+        z = (u[..., None] - m) / v
+        r = (w.log() - 0.5 * z**2 - v.log()).softmax(-1)
+        return (r * (m + (s**2 / v) * z)).sum(-1) @ self.rotation.to(x).mT
 
     def flow_map(self, x: Tensor, sigma: Tensor, to: Tensor, condition: Condition | None = None) -> Tensor:
-        """Q F_s⁻¹(F_σ(Qᵀ x)); from the upper half through survival functions, so that both tails stay exact."""
+        """Q F_s⁻¹(F_σ(Qᵀ x)); what lies in the upper half is mirrored, so that both tails stay exact."""
         u = x @ self.rotation.to(x)
-        p = self.distribution(u, sigma)
-        mirror = RotatedProduct(self.rotation, self.weights, -self.means, self.stds)
-        upper = p > 0.5
-        below = self.quantile(torch.where(upper, torch.full_like(p, 0.5), p), to)
-        q = mirror.distribution(-u, sigma)
-        above = -mirror.quantile(torch.where(upper, q, torch.full_like(q, 0.5)), to)
-        return torch.where(upper, above, below) @ self.rotation.to(x).mT
+        w, m, s = (v.to(u) for v in self.mixture(condition))
+        sign = torch.where(_below(u, w, m, _spread(s, sigma)) > 0.5, -1.0, 1.0).to(u)
+        m = sign[..., None] * m
+        p = _below(sign * u, w, m, _spread(s, sigma))
+        return (sign * _bisect(p, w, m, _spread(s, to))) @ self.rotation.to(x).mT
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws: (n, coefficients)."""
@@ -254,6 +261,26 @@ class RotatedProduct(Oracle):
         rows = torch.arange(d, device=k.device).expand(n, d)
         noise = torch.randn(n, d, generator=generator, dtype=self.means.dtype, device=k.device)
         return (self.means[rows, k] + self.stds[rows, k] * noise) @ self.rotation.mT
+
+
+def _spread(stds: Tensor, sigma: Tensor) -> Tensor:
+    """√(s² + σ²) of every component: stds (…, n, K), sigma (B,) or a scalar."""
+    return (stds**2 + torch.as_tensor(sigma).to(stds).reshape(-1, 1, 1) ** 2).sqrt()
+
+
+def _below(u: Tensor, weights: Tensor, means: Tensor, spread: Tensor) -> Tensor:
+    """Probability below u (B, n); erfc keeps its digits in the lower tail, ndtr does not."""
+    return (0.5 * weights * torch.erfc((means - u[..., None]) / (2**0.5 * spread))).sum(-1)
+
+
+def _bisect(p: Tensor, weights: Tensor, means: Tensor, spread: Tensor) -> Tensor:
+    """Where the probability below is p (B, n)."""
+    low, high = (means - 40 * spread).amin(-1).expand_as(p), (means + 40 * spread).amax(-1).expand_as(p)
+    for _ in range(80):
+        mid = 0.5 * (low + high)
+        above = _below(mid, weights, means, spread) > p
+        low, high = torch.where(above, low, mid), torch.where(above, mid, high)
+    return 0.5 * (low + high)
 
 
 def _square(sigma: Tensor, x: Tensor, variance: Tensor) -> Tensor:

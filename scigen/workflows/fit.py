@@ -19,7 +19,7 @@ from scigen.core.noise import sigma_range
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 from scigen.workflows.device import pick
-from scigen.workflows.distil import distil
+from scigen.workflows.distil import check, distil
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
 from scigen.workflows.training import judge_of, plain, provenance, settings
@@ -33,8 +33,7 @@ def run(cfg: DictConfig) -> Path:
     began = time.monotonic()
     cfg = copy.deepcopy(cfg)
     _limit(cfg)
-    if cfg.teacher and not _distils(cfg):
-        raise UserError(f"teacher={cfg.teacher} with a method that trains a teacher: leave one of them out.")
+    _check(cfg)
     domain: Domain = instantiate(cfg.domain, **cfg.data)
     teacher = load(cfg.teacher) if cfg.teacher else None
     if teacher and (teacher.role != "teacher" or teacher.two_times):
@@ -63,13 +62,17 @@ def run(cfg: DictConfig) -> Path:
 
 def _stages(cfg: DictConfig, domain: Domain, data: Data, teacher: Bundle | None, folder: Path) -> Path:
     """Teacher, student, report in a run folder; stages that are finished are not done again."""
-    sampling = instantiate(cfg.sampler)
-    if teacher is None:
-        teacher = _teach(cfg, domain, data, sampling, folder)
-    teacher = replace(teacher, sampling=sampling).to(pick(cfg.trainer.accelerator))
+    sampling, path = instantiate(cfg.sampler), folder / "teacher.safetensors"
+    if teacher is None and path.exists():
+        log.info("teacher: finished before, %s", path)
+        teacher = load(path)
+    blank = _network(cfg, domain, data, sampling) if teacher is None else replace(teacher, sampling=sampling)
+    if _distils(cfg):
+        check(cfg, data, blank)
+    teacher = (_teach(cfg, data, blank, path) if teacher is None else blank).to(pick(cfg.trainer.accelerator))
     if not _distils(cfg):
-        Console().print(f"Teacher: {folder / 'teacher.safetensors'}", soft_wrap=True)
-        return folder / "teacher.safetensors"
+        Console().print(f"Teacher: {path}", soft_wrap=True)
+        return path
     student, stages = distil(cfg, data, teacher, folder)
     stage = stages[-1]
     limits = cfg.trainer.limits
@@ -84,10 +87,20 @@ def _stages(cfg: DictConfig, domain: Domain, data: Data, teacher: Bundle | None,
 
 def _distils(cfg: DictConfig) -> bool:
     """Whether the method needs a teacher."""
+    return issubclass(get_class(cfg.method._target_), Distiller)
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse words that contradict each other."""
     for name, method in cfg.then.items():
         if not issubclass(get_class(method._target_), Distiller):
             raise UserError(f"then.{name} trains a teacher: only methods that distil one can follow another.")
-    return issubclass(get_class(cfg.method._target_), Distiller)
+    idle = [k for k in ("teacher", "init", "student", "then") if cfg[k]]
+    if idle and not _distils(cfg):
+        word = ", ".join(cfg.then) if idle[0] == "then" else cfg[idle[0]]
+        raise UserError(f"{idle[0]}={word} with a method that trains a teacher: leave one of them out.")
+    if cfg.init and cfg.student:
+        raise UserError("init= brings a network of its own: leave student= out.")
 
 
 def _limit(cfg: DictConfig) -> None:
@@ -122,19 +135,20 @@ def _fill_noise(cfg: DictConfig, data: Data, teacher: Bundle | None) -> None:
         log.warning("σ ∈ [%g, %g] is narrower than the data ask for, [%g, %g]", *own, low, high)
 
 
-def _teach(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling, folder: Path) -> Bundle:
-    """The folder's teacher: the finished one, or trained now."""
-    path = folder / "teacher.safetensors"
-    if path.exists():
-        log.info("teacher: finished before, %s", path)
-        return load(path)
-    began = time.monotonic()
+def _network(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling) -> Bundle:
+    """The teacher, not trained."""
     codec, own = data.codec, plain(cfg)["network"]
     name = own.pop("_target_")
     args = own | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
     args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
     torch.manual_seed(cfg.seed)
-    bundle = Bundle(get_class(name)(**args), name, args, 1.0, codec, sampling, domain.name, "teacher")
+    return Bundle(get_class(name)(**args), name, args, 1.0, codec, sampling, domain.name, "teacher")
+
+
+def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path) -> Bundle:
+    """Train the teacher and write it."""
+    began = time.monotonic()
+    codec = data.codec
     arguments, schedule = settings(plain(cfg)["teaching"])
     learner = copy.deepcopy(bundle.denoiser).requires_grad_(True)
     method = instantiate(arguments, student=learner, noise=instantiate(cfg.noise))
@@ -142,7 +156,7 @@ def _teach(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling, fold
     stream = ArchiveStream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
     few = {k: -(-n // 2) for k, n in cfg.validation.items()}  # a teacher's samples are dear
     chooser = judge_of(bundle, data.validation, **few, steps=(None,), seed=cfg.seed, batch=cfg.batch)
-    trained = run_stage(cfg, "teacher", method, stream, schedule, folder / "teacher", chooser)
+    trained = run_stage(cfg, "teacher", method, stream, schedule, path.parent / "teacher", chooser)
     bundle.denoiser.load_state_dict(trained.state_dict())
     bundle.provenance = provenance(cfg, data, time.monotonic() - began)
     bundle.save(path)

@@ -1,8 +1,8 @@
-"""Training one stage of a fit: method and schedule from the configuration, a progress bar, weights chosen by a judge."""
+"""Training one stage of a fit: method and schedule as configured, a progress bar, weights chosen by a judge."""
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from scigen.core.domain import Data, Split
 from scigen.core.methods.base import Method
 from scigen.core.selection import faults
 from scigen.core.train import Schedule, train
+from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.progress import progress
 
@@ -28,9 +29,16 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def settings(method: dict[str, Any]) -> tuple[dict[str, Any], Schedule]:
-    """Arguments of a method's constructor, and how long it is trained."""
-    arguments = {k: v for k, v in method.items() if k != "training"}
-    return arguments, Schedule(**method["training"])
+    """Arguments of a method's constructor, and how long it is trained.
+
+    Raises:
+        UserError: for a key of `training` that there is not.
+    """
+    arguments, training = {k: v for k, v in method.items() if k != "training"}, method["training"]
+    known = [f.name for f in fields(Schedule)]
+    if unknown := [k for k in training if k not in known]:
+        raise UserError(f"training.{unknown[0]} is none of the keys of a training: {', '.join(known)}.")
+    return arguments, Schedule(**training)
 
 
 def run(
@@ -40,14 +48,15 @@ def run(
     """Train with a progress bar; returns the student with the chosen weights."""
     own = ("checkpoint_every", "limits", "_target_")
     args = {k: v for k, v in plain(cfg)["trainer"].items() if k not in own}
-    args["accelerator"] = pick(cfg.trainer.accelerator).type  # so that training and sampling agree
+    device = pick(cfg.trainer.accelerator)
+    args["accelerator"] = device.type  # so that training and sampling agree
     trainer = partial(get_class(cfg.trainer._target_), **args)
     accumulate = schedule.accumulate
     with progress(title, schedule.steps, "steps") as advance:
         return train(
             method, stream, schedule, trainer, folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
             report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}" if loss == loss else ""),
-            judge=judge,
+            judge=None if judge is None else lambda student: judge(student.to(device)),  # at the end it is on the CPU
         )  # fmt: skip
 
 
