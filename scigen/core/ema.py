@@ -82,7 +82,7 @@ class PowerEMA(nn.Module):
         t = (int(self.steps) if self.done is None else self.done) + 1
         present = [p.detach() for p in module.parameters()]
         for power, mean in zip(self.powers, self.means, strict=True):
-            averages = list(mean.parameters())
+            averages: list[Tensor] = list(mean.parameters())
             torch._foreach_lerp_(
                 averages, [p.to(a) for p, a in zip(present, averages, strict=True)], 1 - (1 - 1 / t) ** (power + 1)
             )
@@ -92,7 +92,7 @@ class PowerEMA(nn.Module):
         self.done = t
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
         self.done = None  # read again from the state
 
     def average(self, index: int = 0) -> nn.Module:

@@ -36,8 +36,8 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
         condition = {k: v.to(device, non_blocking=True) for k, v in self.condition.items()}
-        moved = {k: None if v is None else v.to(device) for k, v in (("noise", self.noise), ("path", self.path))}
-        return replace(self, x=self.x.to(device), condition=condition, **moved)
+        noise, path = (None if v is None else v.to(device) for v in (self.noise, self.path))
+        return replace(self, x=self.x.to(device), condition=condition, noise=noise, path=path)
 
 
 def repeat(condition: Mapping[str, Tensor], members: int) -> dict[str, Tensor]:
