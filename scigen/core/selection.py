@@ -3,6 +3,7 @@
 The score is a composite of an ensemble's faults (`faults`), never the loss alone, which cannot see a lost spread.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class Selector:
     def exhausted(self, step: int) -> bool:
         """Whether training should stop after `step`: the score has not become better for `patience` snapshots."""
         rows = self.scores()
-        rows = rows[rows["step"] <= step].sort_values("step")
+        rows = rows[(rows["step"] <= step) & rows["score"].notna()].sort_values("step")
         return 0 < self.patience < len(rows) - int(rows["score"].to_numpy().argmin()) if len(rows) else False
 
     def snapshot(self, ema: PowerEMA, step: int) -> None:
@@ -118,21 +119,23 @@ class Selector:
             ema: averages at the end of training.
             step: the last one.
         """
-        student = ema.average()
         if self.judge is None:
-            return student
+            return ema.average()
+        student = copy.deepcopy(ema.average())
         kept = self.snapshots(ema)
         if kept and max(s.step for s in kept) == int(ema.steps):
             for width in WIDTHS:
                 if width not in ema.widths[:1]:
                     student.load_state_dict(reconstruct(kept, width))
                     self._score(student, step, width)
-        rows = self.scores()
+        rows = self.scores().dropna(subset="score")
         if rows.empty:
             return ema.average()
         best = rows.loc[rows["score"].idxmin()]
         if int(best["step"]) == step:
-            state = reconstruct(kept, float(best["width"])) if kept else ema.average().state_dict()
+            if float(best["width"]) == ema.widths[0]:
+                return ema.average()
+            state = reconstruct(kept, float(best["width"]))
         else:
             tensors = load_file(self.folder / "averages" / f"step-{int(best['step']):08d}.safetensors")
             state = {k.removeprefix("0."): v for k, v in tensors.items() if k.startswith("0.")}

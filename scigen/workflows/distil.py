@@ -25,7 +25,7 @@ from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
 from scigen.workflows.pairs import Pairs, pair_stream
-from scigen.workflows.training import judge_of, plain, provenance, run, settings
+from scigen.workflows.training import adopt, judge_of, plain, provenance, run, settings
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
         arguments, student=learner, noise=instantiate(cfg.noise), teacher=copy.deepcopy(teacher.denoiser)
     )
     trained = run(cfg, "smaller student", method, _archive(cfg, data, schedule), schedule, folder, None)
-    bundle.denoiser.load_state_dict(trained.state_dict())
+    adopt(bundle, trained)
     bundle.provenance = provenance(cfg, data, time.monotonic() - began) | {"teacher": teacher.fingerprint()}
     bundle.save(path)
     return bundle
@@ -201,6 +201,7 @@ def _stage(cfg: DictConfig, config: dict[str, Any], data: Data, teacher: Bundle,
         return load(path)
     began = time.monotonic()
     bundle, method = _build(config, start, teacher)
+    bundle.to(pick(cfg.trainer.accelerator))
     _, schedule = settings(config)
     stream = _archive(cfg, data, schedule)
     if method.pairs:
@@ -212,7 +213,7 @@ def _stage(cfg: DictConfig, config: dict[str, Any], data: Data, teacher: Bundle,
     steps = tuple(sorted({own[0], own[-1]}))
     judge = judge_of(bundle, data.validation, **cfg.validation, steps=steps, seed=cfg.seed, batch=cfg.batch)
     trained = run(cfg, f"student, {name}", method, stream, schedule, folder, judge)
-    bundle.denoiser.load_state_dict(trained.state_dict())
+    adopt(bundle, trained)
     bundle.provenance = provenance(cfg, data, time.monotonic() - began)
     bundle.provenance |= {"teacher": teacher.fingerprint(), "method": name}
     if start is not teacher:

@@ -22,7 +22,7 @@ from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
-from scigen.workflows.training import judge_of, plain, provenance, settings
+from scigen.workflows.training import adopt, judge_of, plain, provenance, settings
 from scigen.workflows.training import run as run_stage
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ def _stages(cfg: DictConfig, domain: Domain, data: Data, teacher: Bundle | None,
     blank = _network(cfg, domain, data, sampling) if teacher is None else replace(teacher, sampling=sampling)
     if _distils(cfg):
         check(cfg, data, blank)
-    teacher = (_teach(cfg, data, blank, path) if teacher is None else blank).to(pick(cfg.trainer.accelerator))
+    blank.to(pick(cfg.trainer.accelerator))
+    teacher = blank if teacher else _teach(cfg, data, blank, path)
     if not _distils(cfg):
         Console().print(f"Teacher: {path}", soft_wrap=True)
         return path
@@ -154,10 +155,10 @@ def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path) -> Bundle:
     method = instantiate(arguments, student=learner, noise=instantiate(cfg.noise))
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
     stream = ArchiveStream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
-    few = {k: -(-n // 2) for k, n in cfg.validation.items()}  # a teacher's samples are dear
+    few = {k: max(-(-n // 2), min(n, 2)) for k, n in cfg.validation.items()}  # a teacher's samples are dear
     chooser = judge_of(bundle, data.validation, **few, steps=(None,), seed=cfg.seed, batch=cfg.batch)
     trained = run_stage(cfg, "teacher", method, stream, schedule, path.parent / "teacher", chooser)
-    bundle.denoiser.load_state_dict(trained.state_dict())
+    adopt(bundle, trained)
     bundle.provenance = provenance(cfg, data, time.monotonic() - began)
     bundle.save(path)
     return bundle

@@ -1,5 +1,6 @@
 """Training one stage of a fit: method and schedule as configured, a progress bar, weights chosen by a judge."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -48,27 +49,40 @@ def run(
     """Train with a progress bar; returns the student with the chosen weights."""
     own = ("checkpoint_every", "limits", "_target_")
     args = {k: v for k, v in plain(cfg)["trainer"].items() if k not in own}
-    device = pick(cfg.trainer.accelerator)
-    args["accelerator"] = device.type  # so that training and sampling agree
+    args["accelerator"] = pick(cfg.trainer.accelerator).type  # so that training and sampling agree
     trainer = partial(get_class(cfg.trainer._target_), **args)
     accumulate = schedule.accumulate
     with progress(title, schedule.steps, "steps") as advance:
         return train(
             method, stream, schedule, trainer, folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
             report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}" if loss == loss else ""),
-            judge=None if judge is None else lambda student: judge(student.to(device)),  # at the end it is on the CPU
+            judge=judge,
         )  # fmt: skip
+
+
+def adopt(bundle: Bundle, trained: nn.Module) -> None:
+    """Give a bundle's network the weights of a trained denoiser that is built as the bundle's own.
+
+    What the codec brings to the denoiser, an operator, is shared with other bundles and stays as it is.
+
+    Args:
+        bundle: on any device.
+        trained: on any device; it may be made of averages.
+    """
+    (place,) = (name for name, module in bundle.denoiser.named_modules() if module is bundle.network)
+    state = {k.removeprefix(f"{place}."): v for k, v in trained.state_dict().items() if k.startswith(f"{place}.")}
+    bundle.network.load_state_dict(state)
 
 
 def judge_of(
     bundle: Bundle, split: Split, samples: int, members: int, steps: tuple[int | None, ...], seed: int, batch: int
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """A judge of denoisers that would take the place of the bundle's own, on samples of a split.
+    """A judge of denoisers whose weights the bundle could adopt, on samples of a split.
 
     All candidates get the same samples and the same noise, so that their differences are their own.
 
     Args:
-        bundle: with codec and sampler.
+        bundle: with codec and sampler, on the device to sample on; it stays as it is.
         split: validation data; its samples are taken evenly.
         samples: number of samples; 0 makes no judge.
         members: of each ensemble, two at least.
@@ -86,9 +100,10 @@ def judge_of(
     inputs = split.inputs.isel({first: index})
     truth = codec.decode(codec.encode(split.truth, split.inputs, index), codec.condition(split.inputs, index)).numpy()
 
+    probe = replace(bundle, network=copy.deepcopy(bundle.network))
+
     def judge(denoiser: nn.Module) -> dict[str, float]:
-        probe = replace(bundle)
-        probe.denoiser, probe.network = denoiser, denoiser  # type: ignore[assignment]
+        adopt(probe, denoiser)
         found = []
         for n in steps:
             blocks = probe.blocks(inputs, members, seed=seed, steps=n, batch=batch)

@@ -96,6 +96,21 @@ def test_a_kept_width_is_reconstructed_as_itself():
         reconstruct(snapshots, 0.1, step=65)
 
 
+@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("wanted", [0.03, 0.07, 0.2])
+def test_a_constant_weight_stays_what_it_is(count, wanted):
+    steps = [125 * k for k in range(1, count + 1)]
+    factors = combination([(s, w) for s in steps for w in (0.05, 0.10)], steps[-1], wanted)
+    assert factors.sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_buffers_that_never_change_are_copied_to_the_bit():
+    _, kept = run(np.linspace(0, 1, 64), [0.05, 0.10])
+    third = torch.tensor([1 / 3], dtype=torch.float64)
+    snapshots = [Snapshot(s.step, s.width, {**s.weights, "fixed": third}) for n in (16, 32, 48, 64) for s in kept[n]]
+    assert torch.equal(reconstruct(snapshots, 0.2)["fixed"], third)
+
+
 def test_averages_are_float32_of_a_bfloat16_module_and_do_not_freeze():
     module = Weight(1.0, torch.bfloat16)
     ema = PowerEMA(module, [0.1])

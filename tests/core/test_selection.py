@@ -113,3 +113,15 @@ def test_scores_of_steps_that_are_done_again_are_replaced(tmp_path):
     walk(tmp_path, lambda m: {"score": 2.0})
     scores = Selector(tmp_path).scores()
     assert (scores["score"] == 2.0).all() and not scores.duplicated(["step", "width"]).any()
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    def judge(m):
+        return {"score": float("nan") if float(m.weight) < 30 else float(m.weight)}
+
+    chosen, seen, last = walk(tmp_path, judge, patience=2)
+    scores = Selector(tmp_path).scores()
+    assert scores["score"].isna().any() and last == 40
+    assert float(chosen.weight) == pytest.approx(scores["score"].min())
+    nothing, seen, _ = walk(tmp_path / "none", lambda m: {"score": float("nan")})
+    assert float(nothing.weight) == seen[40]

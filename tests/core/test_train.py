@@ -1,6 +1,7 @@
 """The driver: resuming is bit-identical, accumulation is the large batch, learners take turns."""
 
 import copy
+import dataclasses
 import functools
 
 import lightning
@@ -292,6 +293,41 @@ class Broken(Deterministic):
 def test_a_loss_that_is_not_a_number_stops_with_the_step(tmp_path):
     with pytest.raises(UserError, match="nan at step 0"):
         train(Broken(), Fixed(10, 2, 3), Schedule(steps=3, batch=2, lr=1e-2), trainer, tmp_path)
+
+
+class Named(Fixed):
+    """Its samples have names."""
+
+    def get(self, indices):
+        return dataclasses.replace(super().get(indices), samples=tuple(f"day {i}" for i in indices))
+
+
+class LaterBroken(Deterministic):
+    """From its fifth loss on, it is no number; notes the batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def loss(self, turn, batch):
+        self.seen.append(batch.samples)
+        return {"loss": super().loss(turn, batch)["loss"] * (float("nan") if len(self.seen) > 4 else 1.0)}
+
+
+@pytest.mark.parametrize(("size", "more"), [(3, ""), (6, " …")])
+def test_a_loss_that_is_not_a_number_names_its_samples_and_where_it_goes_on(tmp_path, size, more):
+    """The first four of them; the checkpoint only where there is one."""
+    schedule, stream = Schedule(steps=8, batch=size, lr=1e-2), Named(10, size, 8)
+    for broken, every, kept in (
+        (LaterBroken(), 3, f"last good checkpoint, {tmp_path / '3' / 'last.ckpt'};"),
+        (LaterBroken(), 9, "the start (there is no checkpoint yet)"),
+    ):
+        with pytest.raises(UserError) as caught:
+            train(broken, stream, schedule, trainer, tmp_path / str(every), checkpoint_every=every)
+        names = broken.seen[4]
+        assert len(broken.seen) == 5 and len(set(names)) == size
+        assert f"student's loss is nan at step 4 on a batch of {', '.join(names[:4])}{more}." in str(caught.value)
+        assert kept in str(caught.value)
 
 
 class Steep(Deterministic):

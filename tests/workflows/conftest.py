@@ -17,7 +17,7 @@ ONE = [
     "domain=weather", "data.synth={size: 16, times: 240, step_hours: 12, seed: 0}", "data.factor=4", "trainer=smoke",
     "data.variables=[t2m]", "network.widths=[8,8]", "network.embedding=8", "batch=8", "sampler.steps=4",
     "trainer.limits={steps: 4, pairs: 4, samples: 2, members: 2}", "trainer.checkpoint_every=2",
-    "+teaching.training.snapshots=2",
+    "teaching.training.batch=8", "+teaching.training.snapshots=2", "method.training.batch=8",
 ]  # fmt: skip
 """One variable, the least that can be fitted."""
 
@@ -69,3 +69,9 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr("scigen.workflows.judge._curves", lambda logs, path: ("Training losses.", path))
     monkeypatch.setattr("scigen.workflows.judge.write_report", lambda path, **_: path)
     monkeypatch.setattr("scigen.workflows.judge.speed", lambda *_: {"network": 1.0, "end_to_end": 1.0})
+
+
+@pytest.fixture
+def unjudged(monkeypatch) -> None:
+    """Fits that end before the report."""
+    monkeypatch.setattr("scigen.workflows.fit.judge", lambda *args, **_: args[4] / "report.html")

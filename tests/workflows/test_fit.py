@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -16,13 +17,16 @@ import scigen
 from scigen.cli import main
 from scigen.workflows.folder import alone
 
-from .conftest import TINY
+from .conftest import ONE, TINY
 
 
 def test_everything_is_there_and_says_what_it_is(fitted):
     for path in (fitted.teacher, fitted.student, fitted.stage / "metrics.json", fitted.stage / "report.html"):
         assert path.is_file()
     assert not list(fitted.home.rglob("*.partial"))
+    for folder in (fitted.run / "teacher", fitted.stage):  # two snapshots and three widths were judged
+        table = pd.read_csv(folder / "validation.csv")
+        assert len(table) == 5 and np.isfinite(table).all(axis=None)
     metrics = json.loads((fitted.stage / "metrics.json").read_text())
     models = {"exact law", "teacher, 4 steps", "teacher, 1 step", "student, 1 step", "interpolation"}
     assert set(metrics["models"]) == models
@@ -41,22 +45,25 @@ def test_contenders_share_noise_and_samples(fitted):
     assert exact["t2m"].dims == ("time", "member", "latitude", "longitude")
 
 
-def test_repeating_the_command_trains_nothing_again(inside, capsys):
+def test_repeating_the_command_trains_and_samples_nothing_again(inside, quick, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (inside.teacher, inside.student)}
+    for place in ("scigen.core.train.Driver.training_step", "scigen.core.bundle.Bundle.draw"):
+        monkeypatch.setattr(place, lambda *_, **__: pytest.fail("done again"))
     assert main(["fit", *TINY]) == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
-def test_another_method_takes_the_same_teacher(inside):
+def test_another_method_takes_the_same_teacher(inside, unjudged):
+    before = inside.teacher.stat().st_mtime_ns
     assert main(["fit", *TINY, "method=consistency", "method.levels=[2,3]"]) == 0
     (stage,) = (p for p in inside.run.iterdir() if p.name.startswith("consistency-"))
-    student = scigen.load(stage / "student.safetensors")
+    student, first = scigen.load(stage / "student.safetensors"), scigen.load(inside.student)
     assert student.nfe() == 2 and student.nfe(1) == 1
-    models = json.loads((stage / "metrics.json").read_text())["models"]
-    assert {"student, 1 step", "student, 2 steps", "teacher, 2 steps"} <= set(models)
+    assert inside.teacher.stat().st_mtime_ns == before
+    assert student.provenance["teacher"] == first.provenance["teacher"]
 
 
-def test_a_given_teacher_skips_the_first_stage(inside, tmp_path):
+def test_a_given_teacher_skips_the_first_stage(inside, tmp_path, unjudged):
     run = tmp_path / "mine"
     assert main(["fit", *TINY, f"teacher={inside.teacher}", f"run={run}"]) == 0
     assert not (run / "teacher.safetensors").exists()
@@ -110,18 +117,19 @@ def test_pairs_lie_in_the_run_folder_for_every_method_of_the_same_teacher(inside
     assert np.isfinite(found["rows"].values).all()
 
 
-def test_kill_and_resume_give_the_same_student(inside, tmp_path):
+def test_kill_and_resume_give_the_same_student(taught, tmp_path, unjudged, monkeypatch):
     """SIGKILL in the middle of the student's training, then the same command: the weights of an undisturbed run."""
-    words = [w.replace("steps: 8", "steps: 60") for w in TINY] + [f"teacher={inside.teacher}"]
+    monkeypatch.chdir(taught)
+    words = [w.replace("steps: 4", "steps: 24") for w in ONE] + [f"teacher={taught / 'teacher.safetensors'}"]
     command = [sys.executable, "-m", "scigen", "fit", *words]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], cwd=inside.home, **quiet)
+    killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], **quiet)
     checkpoint = None
-    for _ in range(1200):
+    for _ in range(6000):
         checkpoint = next((tmp_path / "killed").glob("*/last.ckpt"), None)
         if checkpoint or killed.poll() is not None:
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     assert checkpoint, "it never came to a checkpoint"
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
