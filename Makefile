@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)  ## default data -> teacher -> few-step student -> repo
 
 test test-slow: export OMP_NUM_THREADS ?= 1
 test: $(INSTALLED)  ## the suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 test-slow: $(INSTALLED)  ## what trains networks
 	$(BIN)/python -m pytest -q -m slow

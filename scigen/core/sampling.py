@@ -110,15 +110,15 @@ class Sampling:
         rule = SAMPLERS[self.sampler]
         if rule.two_times and self.sigma_min is not None:
             return tuple(sorted({1, 2, 4, n}))
-        return (1, n)[: min(n, 2)] if self.trained and not (rule.first or rule.two_times) else tuple(range(1, n + 1))
+        return (n,) if self.trained and not (rule.first or rule.two_times) else tuple(range(1, n + 1))
 
     def grid(self, steps: int | None = None) -> list[float]:
         """The levels for this many steps (the default number if None).
 
         A student of few_step takes the first of its own levels; one that was trained along whole steps of an ODE
-        sampler all of its levels, or the first alone. An untrained sampler, or a flow map, with another number than
-        its own takes the first levels of a grid with one more: with a few steps a level at σ_min would be a call for
-        nothing.
+        sampler takes all of them, since its output before the last one is no sample. An untrained sampler, or a flow
+        map, with another number than its own takes the first levels of a grid with one more: with a few steps a level
+        at σ_min would be a call for nothing.
 
         Raises:
             UserError: if a student was not trained for so many steps, or there is no range to place them in.
@@ -129,7 +129,7 @@ class Sampling:
         rule = SAMPLERS[self.sampler]
         if rule.first or (self.trained and not rule.two_times):
             if steps not in self.own_steps:
-                can = f"1 to {n}" if rule.first else " or ".join(map(str, self.own_steps))
+                can = f"1 to {n}" if rule.first else str(n)
                 raise UserError(f"This student takes {can} steps, not steps={steps}.")
             return list(self.sigmas[:steps])
         if steps < 1:

@@ -127,9 +127,11 @@ def publish(
     console = Console()
     tables, verdict = domain.tables(report), domain.verdict(report)
     if speeds:
+        calls = int(speeds["calls"])
+        who = "One student call is" if calls == 1 else f"{calls} student calls are"
         verdict += (
-            f" One student call is {speeds['network']:.1f} times as fast as sampling the teacher, counting the network"
-            f" alone, and {speeds['end_to_end']:.1f} times end to end (conditions, noise, writing)."
+            f" {who} {speeds['network']:.1f} times as fast as sampling the teacher, counting the network alone, and"
+            f" {speeds['end_to_end']:.1f} times end to end (conditions, noise, writing)."
         )
     for table in tables:
         console.print(table)

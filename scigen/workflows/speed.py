@@ -15,11 +15,11 @@ from scigen.io.write import SampleWriter
 def speed(
     teacher: Bundle, student: Bundle, split: Split, members: int, batch: int, seed: int, repeats: int = 5
 ) -> dict[str, float]:
-    """Time of sampling one compute batch by the teacher over that of one student call.
+    """Time of sampling one compute batch by the teacher over that of the student, with the fewest calls it takes.
 
     Args:
         teacher: with its converged sampler.
-        student: at one call.
+        student: distilled from it.
         split: samples to condition on.
         members: rows that share a sample.
         batch: rows.
@@ -27,8 +27,8 @@ def speed(
         repeats: the fastest of so many counts, a third of them for the teacher.
 
     Returns:
-        "network": the solver's calls alone; "end_to_end": conditions, noise and writing included; and the student's
-        "fields_per_second", end to end.
+        "calls": the student's; "network": the solver's calls alone; "end_to_end": conditions, noise and writing
+        included; and the student's "fields_per_second", end to end.
     """
     codec = teacher.codec
     count = max(1, min(batch // members, len(codec.samples(split.inputs))))
@@ -63,9 +63,10 @@ def speed(
             spent.append(time.perf_counter() - began)
         return min(spent)
 
-    out = {}
+    fewest = student.sampling.own_steps[0]
+    out = {"calls": float(fewest)}
     for name, work in {"network": network, "end_to_end": whole}.items():
-        work(student, 1)  # warm up
-        fast = seconds(work, student, 1, repeats)
+        work(student, fewest)  # warm up
+        fast = seconds(work, student, fewest, repeats)
         out[name] = seconds(work, teacher, None, max(1, repeats // 3)) / fast
     return out | {"fields_per_second": (batch // count) * count / fast}

@@ -68,7 +68,7 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr("scigen.weather.plots.figures", lambda *_, **__: [])
     monkeypatch.setattr("scigen.workflows.judge._curves", lambda logs, path: ("Training losses.", path))
     monkeypatch.setattr("scigen.workflows.judge.write_report", lambda path, **_: path)
-    monkeypatch.setattr("scigen.workflows.judge.speed", lambda *_: {"network": 1.0, "end_to_end": 1.0})
+    monkeypatch.setattr("scigen.workflows.judge.speed", lambda *_: {"calls": 1.0, "network": 1.0, "end_to_end": 1.0})
 
 
 @pytest.fixture

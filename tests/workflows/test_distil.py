@@ -20,7 +20,7 @@ from scigen.workflows import distil
 from .conftest import ONE
 
 METHODS = sorted(p.stem for p in (config_dir() / "method").glob("*.yaml") if p.stem != "denoising")
-CALLS = {"consistency": (1, 2), "scm": (1, 2), "tcm": (1, 2), "tdm": (1, 2), "flow_map": (1, 2, 4)}
+CALLS = {"consistency": (1, 2), "scm": (1, 2), "tcm": (1, 2), "tdm": (2,), "flow_map": (1, 2, 4)}
 """Numbers of calls that each method's student can be sampled with, as configured; 1 alone for the others."""
 
 
@@ -88,8 +88,9 @@ def test_a_method_that_trains_a_teacher_stops_there(taught):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_a_student_that_samples_with_the_calls_it_reports(home, consistent, method):
-    init = [f"init={consistent}"] * (method == "tcm")
-    assert fit(home, f"method={method}", "run=methods", "validation={samples: 2, members: 2}", *init) == 0
+    extra = {"tcm": [f"init={consistent}"], "tdm": ["trainer.limits.steps=8"]}.get(method, [])
+    init = method == "tcm"  # and TDM's first turn is for nothing: its fake score still is the teacher's
+    assert fit(home, f"method={method}", "run=methods", "validation={samples: 2, members: 2}", *extra) == 0
     (path,) = home.glob(f"methods/{method}-*/student.safetensors")
     student, teacher = scigen.load(path), scigen.load(home / "teacher.safetensors")
     assert (student.role, student.two_times) == ("student", method == "flow_map")
