@@ -10,7 +10,7 @@ from scigen.plots.style import ROLES, canvas, grid_shape, save
 from scigen.plots.table import NOTHING, Cell, Column, Table, number, text
 
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">", "h")
 
 Row = Mapping[str, Any]
 

@@ -77,3 +77,11 @@ def test_the_picture_has_a_panel_a_task_and_a_line_a_contender(tmp_path, monkeyp
 
 def test_the_picture_is_written(tmp_path):
     assert figure(ROWS, ABOUT, tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_no_two_of_twenty_contenders_look_alike(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("scigen.plots.leaderboard.save", lambda page, path: seen.append(page) or path)
+    rows = [{"task": "modes", "contender": f"m{i}", "role": "student", "calls": 1, "w1": 0.1 + i} for i in range(20)]
+    figure(rows, {"modes": "two"}, tmp_path / "x.png")
+    assert len({(line.get_color(), line.get_marker()) for line in seen[0].axes[0].lines}) == 20
