@@ -155,9 +155,9 @@ class Sampling:
         self,
         denoiser: DenoiserLike,
         x: Tensor,
-        grid: Sequence[float],
+        sigmas: Sequence[float],
         condition: Condition | None = None,
         noises: Sequence[Tensor] = (),
     ) -> Tensor:
-        """Sample on a grid, with the options: arguments as for every sampler (`scigen.core.sample.Sampler`)."""
-        return SAMPLERS[self.sampler].run(denoiser, x, grid, condition, noises, **self.options)
+        """Sample on these levels, with the options: arguments as for every sampler (`scigen.core.sample.Sampler`)."""
+        return SAMPLERS[self.sampler].run(denoiser, x, sigmas, condition, noises, **self.options)

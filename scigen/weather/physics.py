@@ -1,4 +1,4 @@
-"""Downscaling as y = A x: the block-mean operator, interpolation, and the codec between archives and the network.
+"""Downscaling as y = A x: the codec between archives and the network.
 
 A network sample is the normalised residual r = (x − interpolated y − mean) / std of fields x (time, variable, Y, X).
 """
@@ -15,70 +15,7 @@ from scigen.core.codec import Codec, Index, Layout, tensor
 from scigen.core.operator import Operator
 from scigen.io.coordinates import check_finite
 from scigen.weather.data import Grid, area_weights, orientation, sample_times, to_coarse
-
-
-class BlockMean(Operator):
-    """A: area-weighted means over blocks of factor × factor cells, exact (no noise)."""
-
-    share: Tensor
-
-    def __init__(self, weights: np.ndarray, factor: int) -> None:
-        """Set the operator.
-
-        Args:
-            weights: cell areas up to a constant, (Y, X), multiples of `factor` in both directions.
-            factor: cells a block spans along each axis.
-        """
-        super().__init__()
-        self.factor = factor
-        share = torch.from_numpy(np.asarray(weights, dtype=np.float64))
-        total = self._spread(self._sum(share[None, None]))[0, 0]
-        self.register_buffer("share", share / total)
-
-    def _sum(self, x: Tensor) -> Tensor:
-        y, z = x.shape[-2] // self.factor, x.shape[-1] // self.factor
-        return x.reshape(*x.shape[:-2], y, self.factor, z, self.factor).sum((-3, -1))
-
-    def _spread(self, y: Tensor) -> Tensor:
-        return y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Block means (B, C, Y/f, X/f) of fields (B, C, Y, X)."""
-        return self._sum(x * self.share.to(x))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Aᵀ y: each block's value times its cells' shares, (B, C, Y, X)."""
-        return self._spread(y) * self.share.to(y)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Block-constant fields (B, C, Y, X) whose block means are y: A inverse(y) = y."""
-        return self._spread(y)
-
-
-class Interpolation(Operator):
-    """Bilinear interpolation from block centres to cells; beyond the outer centres the nearest value is kept."""
-
-    rows: Tensor
-    columns: Tensor
-
-    def __init__(self, coarse: tuple[int, int], factor: int) -> None:
-        """Set the operator for a coarse grid of this shape."""
-        super().__init__()
-        for name, n in zip(("rows", "columns"), coarse, strict=True):
-            place = ((np.arange(n * factor) + 0.5) / factor - 0.5).clip(0, n - 1)
-            low = np.minimum(np.floor(place).astype(int), max(n - 2, 0))
-            matrix = np.zeros((n * factor, n))
-            matrix[np.arange(n * factor), low] += 1 - (place - low)
-            matrix[np.arange(n * factor), np.minimum(low + 1, n - 1)] += place - low
-            self.register_buffer(name, torch.from_numpy(matrix))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Y/f, X/f) to (B, C, Y, X)."""
-        return self.rows.to(x) @ x @ self.columns.to(x).mT
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """(B, C, Y, X) to (B, C, Y/f, X/f)."""
-        return self.rows.to(y).mT @ y @ self.columns.to(y)
+from scigen.weather.operators import BlockMean, Interpolation
 
 
 class DownscalingCodec(Codec):

@@ -207,7 +207,7 @@ def _stage(cfg: DictConfig, config: dict[str, Any], data: Data, teacher: Bundle,
     if method.pairs:
         stream = pair_stream(
             teacher, data.train.inputs, method.pairs, *_batches(schedule), folder.parent, seed=cfg.seed,
-            batch=cfg.batch, levels=method.sigmas,
+            batch=cfg.batch, levels=method.sigmas, workers=cfg.workers,
         )  # fmt: skip
     own = bundle.sampling.own_steps
     steps = tuple(sorted({own[0], own[-1]}))

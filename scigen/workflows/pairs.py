@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from scigen.core import sample
 from scigen.core.bundle import Bundle
 from scigen.core.datamodule import PairStream, Rows, pair_noise
 from scigen.core.noise import check_levels
@@ -54,11 +53,18 @@ class Pairs:
     levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the levels.
+        """Check sampler and levels.
 
         Raises:
-            UserError: if the student does not start where the teacher does, or goes where its path does not.
+            UserError: if the teacher's sampler is stochastic, so that noise and end point are no pair, or the student
+                does not start where the teacher does, or goes where its path does not.
         """
+        sampling = self.teacher.sampling
+        if sampling.noises(len(sampling.sigmas)):
+            raise UserError(
+                f"sampler={sampling.sampler} draws noise on its way, so its end points make no pairs with where it"
+                " starts: use a deterministic one, such as sampler=dpm_solver."
+            )
         start = self.teacher.sampling.grid()[0]
         if self.levels and abs(check_levels(self.levels, "method.sigmas")[0] - start) > 1e-6 * start:
             raise UserError(
@@ -116,7 +122,6 @@ class Pairs:
         samples, members, grid = self.samples(), self.members(), self.grid()
         codec, keys = self.teacher.codec, self.teacher.codec.samples(self.inputs)
         device = next(self.teacher.network.parameters()).device
-        solver: sample.Sampler = getattr(sample, self.teacher.sampling.sampler)
 
         def make(rows: np.ndarray) -> np.ndarray:
             padded = np.concatenate([rows, np.full(self.batch - len(rows), rows[-1])])
@@ -124,7 +129,9 @@ class Pairs:
             condition = {k: v.to(device) for k, v in codec.condition(self.inputs, where).items()}
             x = grid[0] * pair_noise(codec, [keys[i] for i in where], members[padded], self.seed).to(device)
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-                end, states = trace(solver, self.teacher.denoiser, x, grid, condition, self.levels[1:])
+                end, states = trace(
+                    self.teacher.sampling.run, self.teacher.denoiser, x, grid, condition, self.levels[1:]
+                )
             return torch.stack([*states, end], 1)[: len(rows)].cpu().numpy()
 
         return make

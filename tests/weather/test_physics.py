@@ -8,7 +8,8 @@ import xarray as xr
 
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Grid, area_weights
-from scigen.weather.physics import BlockMean, DownscalingCodec, Interpolation
+from scigen.weather.operators import BlockMean, Interpolation
+from scigen.weather.physics import DownscalingCodec
 
 F64 = torch.float64
 LATITUDE, LONGITUDE = 50 + 0.5 * np.arange(8), 0.5 * np.arange(12)

@@ -243,3 +243,8 @@ def test_levels_that_do_not_fit_the_teacher_are_refused(teacher, inputs, tmp_pat
     with pytest.raises(UserError, match=message):
         stream(teacher, inputs, tmp_path, levels=levels)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stochastic_teacher_makes_no_pairs(inputs, tmp_path):
+    with pytest.raises(UserError, match=r"sampler=churn draws noise.*sampler=dpm_solver"):
+        stream(build(sampler="churn"), inputs, tmp_path, levels=())
