@@ -13,10 +13,13 @@ from scigen.errors import UserError
 from scigen.io.archive import NETCDF, open_archive
 from scigen.io.blocks import values
 from scigen.io.coordinates import check_finite, check_times, horizontal_dims, straighten
+from scigen.io.geolocation import geolocated
 from scigen.weather.alignment import common_cells, common_times
 from scigen.weather.coarsen import coarsen, trim
-from scigen.weather.grid import Grid, area_weights, fit, spacing
+from scigen.weather.containment import fit
+from scigen.weather.grid import Grid, spacing
 from scigen.weather.inputs import Orientation, orientation, to_coarse
+from scigen.weather.regrid import check_method
 from scigen.weather.variables import VARIABLES, Variable, Wanted, find_variables
 
 __all__ = [
@@ -25,7 +28,6 @@ __all__ = [
     "Orientation",
     "Pair",
     "Variable",
-    "area_weights",
     "coarsen",
     "find_variables",
     "open_pair",
@@ -63,6 +65,7 @@ def open_pair(
     variables: Wanted,
     factor: int | None,
     static: str | Sequence[str] | None = None,
+    regrid: str | None = None,
 ) -> Pair:
     """Open an archive of fine fields, with its block means or with a second archive as the coarse fields.
 
@@ -72,11 +75,13 @@ def open_pair(
         path: archive of the fine fields.
         coarse: archive of the coarse fields, whose cells are blocks of fine ones, in either order of latitudes and
             either longitude convention; None for block means, area-weighted, of the fine ones. Times and cells that
-            only one of the two has are left out, which is logged.
+            only one of the two has are left out, which is logged. On another grid it is regridded, if `regrid` says so.
         variables: see `find_variables`; a map names those of the fine archive, and of the coarse one if it has them.
         factor: fine cells per coarse cell along each axis; None with `coarse` takes it from the two grids.
         static: names of time-independent variables of the fine archive, or paths of archives of such on its grid; None
             takes `orography` if the archive has it.
+        regrid: how coarse cells that are no blocks of fine ones are brought to these, `linear` or `conservative` (see
+            `regrid`); None refuses them.
 
     Raises:
         UserError: if archives, variables, units, times, grids or the factor are not what they must be.
@@ -91,7 +96,9 @@ def open_pair(
         means = find_variables(second, variables)
         check_times(means, f"The archive {coarse}")
         fine, means = common_times(fine, means)
-        fine, means, factor = common_cells(fine, means, factor)
+        fine, means, factor = common_cells(fine, means, factor, check_method(regrid))
+    elif regrid is not None:
+        raise UserError(f"data.regrid={regrid} is for an archive of coarse fields, data.coarse=: leave it out.")
     elif factor is None:
         raise UserError(
             "factor=None: give the number of fine cells along a coarse one, or an archive of coarse fields."
@@ -187,7 +194,7 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
                 f"static={name}: no variable of the archive, which has {has}, and no path of another archive."
             )
         for key in own:
-            out[key] = _static_field(straighten(source[[key]]), grid, f"static={name}")
+            out[key] = _static_field(straighten(geolocated(source[[key]], source)), grid, f"static={name}")
     check_finite(out, "The static data")
     return out
 

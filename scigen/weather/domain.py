@@ -45,6 +45,7 @@ class Weather(Domain):
         coarse: str | None = None,
         variables: Sequence[str] | Mapping[str, str] = ("t2m", "u10", "v10"),
         static: Sequence[str] | str | None = None,
+        regrid: str | None = None,
         factor: int = 8,
         split: Sequence[float] = (0.7, 0.05, 0.25),
         gap: str | int = "1D",
@@ -52,7 +53,7 @@ class Weather(Domain):
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
-        self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
+        self.regrid, self.factor, self.split, self.gap, self.settings = regrid, factor, tuple(split), gap, dict(synth or {})
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -77,7 +78,14 @@ class Weather(Domain):
         if path is None:
             name = "-".join(f"{k}{v}" for k, v in sorted(self.settings.items()))
             path = str(self.synth(cache / f"weather-{name}.zarr"))
-        pair = open_pair(path, coarse=self.coarse, variables=self.variables, factor=self.factor, static=self.static)
+        pair = open_pair(
+            path,
+            coarse=self.coarse,
+            variables=self.variables,
+            factor=self.factor,
+            static=self.static,
+            regrid=self.regrid,
+        )
         time = str(next(iter(pair.fine.data_vars.values())).dims[0])
         check_times(pair.fine)
         check_finite(pair.fine)
@@ -86,7 +94,7 @@ class Weather(Domain):
         parts = split_times(pair.fine.indexes[time], self.split, self.gap)
         splits = {k: Split(*(ds.isel({time: s}).load() for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
         if codec is None:
-            codec = make_codec(pair, splits["train"], conserve=self.coarse is None)
+            codec = make_codec(pair, splits["train"], conserve=self.coarse is None, regrid=self.regrid)
         elif not isinstance(codec, DownscalingCodec):
             raise UserError("The teacher's bundle is not one for downscaling.")
         else:
@@ -184,7 +192,7 @@ def _block(truth: xr.Dataset) -> int:
     return int(np.clip(np.ceil(MEMORY / max(float(np.median(spacing)), 1.0)), 1, len(time) // 4))
 
 
-def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
+def make_codec(pair: Pair, train: Split, *, conserve: bool, regrid: str | None = None) -> DownscalingCodec:
     """The codec of a pair of archives, with statistics of the training split, in one pass."""
     first = next(iter(pair.fine.data_vars.values()))
     dims = (str(first.dims[1]), str(first.dims[2]))
@@ -197,7 +205,7 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     coarse = [train.inputs[n].values.astype(np.float64) for n in names]
     coarse_stats = np.array([[v.mean() for v in coarse], [v.std() or 1.0 for v in coarse]])
     arguments = (grid, pair.factor, variables, np.stack(normal) if normal else np.zeros(shape), coarse_stats)
-    raw = DownscalingCodec(*arguments, conserve=conserve)
+    raw = DownscalingCodec(*arguments, conserve=conserve, regrid=regrid)
     count = len(raw.samples(train.inputs))
     total, square, cells = np.zeros(len(names)), np.zeros(len(names)), 0
     for lo in range(0, count, CHUNK):
@@ -211,7 +219,7 @@ def make_codec(pair: Pair, train: Split, *, conserve: bool) -> DownscalingCodec:
     if (std <= digits).any():
         name = names[int(np.argmin(std - digits))]
         raise UserError(f"{name} does not differ from its interpolated block means: there is nothing to learn.")
-    return DownscalingCodec(*arguments, residual_stats=np.stack([mean, std]), conserve=conserve)
+    return DownscalingCodec(*arguments, residual_stats=np.stack([mean, std]), conserve=conserve, regrid=regrid)
 
 
 def _check_codec(codec: DownscalingCodec, pair: Pair) -> None:

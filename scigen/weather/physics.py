@@ -14,7 +14,7 @@ from torch import Tensor
 from scigen.core.codec import Codec, Index, Layout, tensor
 from scigen.core.operator import Operator
 from scigen.io.coordinates import check_finite
-from scigen.weather.data import Grid, area_weights, orientation, sample_times, to_coarse
+from scigen.weather.data import Grid, orientation, sample_times, to_coarse
 from scigen.weather.operators import BlockMean, Interpolation
 
 
@@ -30,6 +30,7 @@ class DownscalingCodec(Codec):
         coarse_stats: np.ndarray,
         residual_stats: np.ndarray | None = None,
         conserve: bool = True,
+        regrid: str | None = None,
     ) -> None:
         """Set the codec.
 
@@ -42,8 +43,9 @@ class DownscalingCodec(Codec):
             residual_stats: the same of the residuals; None until they have been computed.
             conserve: whether the coarse fields are exactly the block means of the fine ones, so that the network's
                 output may be held to them.
+            regrid: how inputs on neither of the two grids are brought to the coarse one; None refuses them.
         """
-        self.grid, self.factor, self.conserve = grid, factor, conserve
+        self.grid, self.factor, self.conserve, self.regrid = grid, factor, conserve, regrid
         self._variables = {name: dict(attrs) for name, attrs in variables.items()}
         self.static = np.asarray(static, dtype=np.float32)
         self.coarse_stats = np.asarray(coarse_stats, dtype=np.float64)
@@ -52,8 +54,8 @@ class DownscalingCodec(Codec):
             np.stack([np.zeros(c), np.ones(c)]) if residual_stats is None else np.asarray(residual_stats, float)
         )
         rows, columns = len(grid.y), len(grid.x)
-        self.mean_operator = BlockMean(area_weights(grid.y, grid.attrs, columns), factor)
-        self.interpolation = Interpolation((rows // factor, columns // factor), factor)
+        self.mean_operator = BlockMean(grid.weights, factor)
+        self.interpolation = Interpolation((rows // factor, columns // factor), factor, periodic=grid.closes)
         phase = [2 * np.pi * (np.arange(n) % factor + 0.5) / factor for n in (rows, columns)]
         waves = [f(p) for p in phase for f in (np.sin, np.cos)]
         place = [np.broadcast_to(w[:, None] if i < 2 else w[None], (rows, columns)) for i, w in enumerate(waves)]
@@ -75,6 +77,11 @@ class DownscalingCodec(Codec):
         return 4
 
     @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Columns of a global grid close, rows never."""
+        return False, self.grid.closes
+
+    @property
     def measured(self) -> Operator | None:
         """The block mean, where coarse fields are exactly that of the fine ones."""
         return self.mean_operator if self.conserve else None
@@ -86,7 +93,7 @@ class DownscalingCodec(Codec):
 
     def prepare(self, archive: xr.Dataset) -> xr.Dataset:
         """The coarse fields of an archive of the bundle's fine or coarse grid, in the bundle's order, lazily."""
-        return to_coarse(archive, self.grid, self.factor, self._variables)[0]
+        return to_coarse(archive, self.grid, self.factor, self._variables, self.regrid)[0]
 
     def samples(self, inputs: xr.Dataset) -> Sequence[str]:
         """Times in ISO format, to the second."""
@@ -128,7 +135,7 @@ class DownscalingCodec(Codec):
         if archive is None:
             grid, arrange = self.grid, lambda fields: fields
         else:
-            way = orientation(archive, self.grid, self.factor)
+            way = orientation(archive, self.grid, self.factor, self.regrid)
             grid, arrange = way.grid, way.apply
         coords = xr.Dataset(coords={time: inputs[time], **grid.coordinates()})
         return Layout(coords, (time, *grid.dims), arrange)
@@ -142,18 +149,19 @@ class DownscalingCodec(Codec):
         """Grid, factor, variables as JSON; static fields and statistics as arrays."""
         grid = self.grid.to_dict()
         settings: dict[str, Any] = dict(
-            grid=grid, factor=self.factor, variables=self._variables, conserve=self.conserve
+            grid=grid, factor=self.factor, variables=self._variables, conserve=self.conserve, regrid=self.regrid
         )
         arrays: dict[str, np.ndarray] = dict(
-            static=self.static, coarse_stats=self.coarse_stats, residual_stats=self.residual_stats
-        )
+            static=self.static, coarse_stats=self.coarse_stats, residual_stats=self.residual_stats,
+            **self.grid.arrays(),
+        )  # fmt: skip
         return settings, arrays
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Inverse of `state`."""
-        arguments = settings | arrays | {"grid": Grid.from_dict(settings["grid"])}
-        return cls(**arguments)
+        own = {k: v for k, v in arrays.items() if not k.startswith("grid.")}
+        return cls(**settings | own | {"grid": Grid.from_dict(settings["grid"], arrays)})
 
     @staticmethod
     def _time(ds: xr.Dataset) -> str:

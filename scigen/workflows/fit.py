@@ -142,6 +142,10 @@ def _network(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling) ->
     name = own.pop("_target_")
     args = own | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
     args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
+    if args.get("periodic") == "auto":
+        args["periodic"] = list(codec.periodic)
+    elif any(codec.periodic) and "periodic" not in args:
+        log.warning("The data wrap around along an axis and %s does not: a seam may show there.", name.split(".")[-1])
     torch.manual_seed(cfg.seed)
     return Bundle(get_class(name)(**args), name, args, 1.0, codec, sampling, domain.name, "teacher")
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scigen.errors import UserError
-from scigen.weather.grid import Grid, area_weights, fit
+from scigen.weather.containment import fit
+from scigen.weather.grid import Grid
 
 
 def grid(y: np.ndarray, x: np.ndarray, dims: tuple[str, str] = ("latitude", "longitude")) -> Grid:

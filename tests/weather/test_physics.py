@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from scigen.weather.coarsen import coarsen
-from scigen.weather.grid import Grid, area_weights
+from scigen.weather.grid import Grid
 from scigen.weather.operators import BlockMean, Interpolation
 from scigen.weather.physics import DownscalingCodec
 
@@ -69,7 +69,7 @@ def test_operator_is_what_coarsens_archives(operators):
     """The archive's block means (xarray) and the operator (torch) are two implementations of one thing."""
     ds = archive()
     grid = Grid.of(ds)
-    operator = BlockMean(area_weights(grid.y, grid.attrs, 12), 4)
+    operator = BlockMean(grid.weights, 4)
     expected = coarsen(ds, 4)["t2m"].values
     torch.testing.assert_close(
         operator(torch.from_numpy(ds["t2m"].values)[:, None])[:, 0].numpy(), expected, rtol=1e-12, atol=0
