@@ -119,7 +119,7 @@ def _rename(ds: xr.Dataset, old: str, new: str) -> xr.Dataset:
 
 
 def horizontal_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
-    """Names of the (Y, X) dimensions: those known as such, or else those of a 2-D latitude and longitude, in this order.
+    """Names of the (Y, X) dimensions: those known as such, else those of a 2-D latitude in this order.
 
     Raises:
         UserError: if either is not to be found, or there are several.

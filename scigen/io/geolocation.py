@@ -48,7 +48,7 @@ def geographic(ds: xr.Dataset | xr.DataArray) -> tuple[str, str] | None:
 
 
 def mapping_of(ds: xr.Dataset | xr.DataArray) -> dict[str, xr.Variable]:
-    """The grid mapping as a scalar variable by its name: the one that variables refer to, else the first; or nothing."""
+    """The grid mapping, a scalar, by its name: the one that variables refer to, else the first; or nothing."""
     every = _variables(ds)
     arrays = list(ds.data_vars.values()) if isinstance(ds, xr.Dataset) else [ds]
     referred = [str(v.attrs.get("grid_mapping") or v.encoding.get("grid_mapping", "")).split(":")[0] for v in arrays]
@@ -59,7 +59,7 @@ def mapping_of(ds: xr.Dataset | xr.DataArray) -> dict[str, xr.Variable]:
 
 def mapping_attribute(ds: xr.Dataset) -> dict[str, Any]:
     """What a variable on these coordinates has as CF attributes because of where it lies: its grid mapping."""
-    return {"grid_mapping": name for name in mapping_of(ds)}
+    return dict(zip(("grid_mapping",), mapping_of(ds), strict=False))
 
 
 def _known(variables: dict[str, xr.Variable], kind: str) -> list[str]:

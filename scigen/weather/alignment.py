@@ -56,7 +56,7 @@ def common_cells(
     try:
         return _blocks(fine, coarse, mine, theirs, factor)
     except _NoBlocksError as error:
-        remedy = "Set data.regrid=linear (or conservative), with data.factor, to have the coarse archive regridded."
+        remedy = "Or set data.regrid=linear (or conservative), and the coarse archive is regridded to data.factor."
         if method is None:
             raise UserError(f"The fine grid has {mine}, the coarse one {theirs}: {error}. {remedy}") from None
     if factor is None:
@@ -85,9 +85,9 @@ def _blocks(
     known = [r for r in ratios if r is not None] or ([factor] if factor else [])
     deduced = round(known[0]) if known else 0
     if deduced < 1 or any(abs(r - deduced) > 0.01 * deduced for r in known):
-        raise _NoBlocksError("their spacings are in no whole ratio, the same along both axes")
+        raise _NoBlocksError("their spacings are in no whole ratio, the same along both axes. Regrid one of the two")
     if factor is not None and factor != deduced:
-        raise _NoBlocksError(f"that is a factor of {deduced}, not factor={factor}; set data.factor={deduced}")
+        raise _NoBlocksError(f"that is a factor of {deduced}, not factor={factor}. Set data.factor={deduced}")
     check_factor(deduced, mine)
     if mine.closes and theirs.closes:
         fine, mine = _turned(fine, mine, theirs, deduced)
@@ -99,7 +99,7 @@ def _blocks(
     if any(len(cells) == 0 for _, cells in picks):
         raise _NoBlocksError(
             f"no coarse cell is the mean of {deduced} × {deduced} fine cells; the centres of coarse cells must be the "
-            "means of the coordinates of the fine cells in them"
+            "means of the coordinates of the fine cells in them. Regrid one of the two"
         )
     for (_, cells), n, dim in zip(picks, theirs.shape, mine.dims, strict=True):
         if len(cells) < n:
@@ -113,23 +113,27 @@ def _blocks(
     points = [g.points() for g in (blocks, own)]
     apart = points[0] is not None and points[1] is not None and not near(points[0], points[1], cell_size(points[0]))
     if apart or not mine.projected_as(theirs):
-        raise _NoBlocksError("they are two projections")
+        raise _NoBlocksError("they are two projections. Regrid one of the two")
     return fine, Fit(picks[0][1], picks[1][1]).take(coarse, blocks), deduced
 
 
 def _curvilinear_blocks(
     fine: xr.Dataset, coarse: xr.Dataset, theirs: Grid, factor: int | None
 ) -> tuple[xr.Dataset, xr.Dataset, int]:
-    """The same on grids that only 2-D coordinates tell: coarse cells must hold the blocks counted from the south-west."""
+    """The same on grids that only 2-D coordinates tell: coarse cells are blocks counted from the south-west."""
     sizes = [cell_size(p) if (p := g.points()) is not None else 0.0 for g in (Grid.of(fine), theirs)]
     deduced = factor or (round(sizes[1] / sizes[0]) if all(sizes) else 0)
     if deduced < 1:
-        raise _NoBlocksError("one has 1-D and the other 2-D coordinates, or the coarse one a single cell")
+        raise _NoBlocksError(
+            "one has 1-D and the other 2-D coordinates, or the coarse one a single cell. Give both the same"
+        )
     fine = trim(fine, deduced)
     blocks = Grid.of(fine).coarse(deduced)
     found = fit(theirs, blocks, (1.0, 1.0))
     if found is None:
-        raise _NoBlocksError(f"the coarse cells are not the blocks of {deduced} × {deduced} fine cells, {blocks}")
+        raise _NoBlocksError(
+            f"the coarse cells are not the blocks of {deduced} × {deduced} fine cells, {blocks}. Regrid one of the two"
+        )
     return fine, found.take(coarse, blocks), deduced
 
 

@@ -53,7 +53,8 @@ class Weather(Domain):
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
-        self.regrid, self.factor, self.split, self.gap, self.settings = regrid, factor, tuple(split), gap, dict(synth or {})
+        self.regrid, self.factor, self.split, self.gap = regrid, factor, tuple(split), gap
+        self.settings = dict(synth or {})
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""

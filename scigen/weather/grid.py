@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.coordinates import horizontal_dims, with_cf_attributes
+from scigen.io.coordinates import horizontal_dims, is_degrees, with_cf_attributes
 from scigen.io.geolocation import UNITS, mapping_of
 from scigen.weather.area import cell_weights, centres_of, measured
 from scigen.weather.sphere import cell_size, degrees, distances, unit_vectors
@@ -97,11 +97,7 @@ class Grid:
     @property
     def closes(self) -> bool:
         """Whether the columns go all around the globe, so that the last one is a neighbour of the first."""
-        if not self.period[1] or len(self.x) < 2:
-            return False
-        cell = spacing(self.x)
-        even = np.abs(np.abs(np.diff(self.x)) - cell).max() < 0.01 * cell
-        return bool(even and abs(abs(self.x[-1] - self.x[0]) + cell - 360) < 0.01 * cell)
+        return self.period[1] is not None and _closes(self.x)
 
     @property
     def falls(self) -> tuple[bool, bool]:
@@ -233,6 +229,20 @@ def spacing(values: np.ndarray) -> float:
     return float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 1.0
 
 
+def wraps(ds: xr.Dataset, dims: tuple[str, str]) -> bool:
+    """Whether the columns of a dataset, with or without coordinates, go all around the globe: see `Grid.closes`."""
+    x = dims[1]
+    return x in ds.indexes and is_degrees(ds[x], "longitude") and _closes(ds[x].values.astype(np.float64))
+
+
+def _closes(longitude: np.ndarray) -> bool:
+    """Whether evenly spaced longitudes [degrees] and one more cell make 360."""
+    if len(longitude) < 2:
+        return False
+    cell, steps = spacing(longitude), np.abs(np.diff(longitude))
+    return bool(np.abs(steps - cell).max() < 0.01 * cell and abs(steps.sum() + cell - 360) < 0.01 * cell)
+
+
 def near(one: np.ndarray, other: np.ndarray, cell: float) -> bool:
     """Whether cells (Y, X, 3) on the sphere are the same: nearer than a small share of a cell [radians]."""
     return bool(distances(one, other).max() <= LOOSE * cell + 1e-7)
@@ -248,8 +258,8 @@ def _checked(place: list[np.ndarray]) -> list[np.ndarray]:
         if not np.isfinite(values).all() or np.abs(values).max() > most:
             raise UserError(
                 f"The 2-D {kind} holds {int((~np.isfinite(values)).sum())} missing values and goes from "
-                f"{np.nanmin(values):g} to {np.nanmax(values):g}: expected degrees everywhere. Mend it, or drop latitude "
-                "and longitude with ds.drop_vars, then cells count alike."
+                f"{np.nanmin(values):g} to {np.nanmax(values):g}: expected degrees everywhere. Mend it, or where "
+                "there are 1-D coordinates drop it and its fellow with ds.drop_vars."
             )
     return place
 

@@ -133,6 +133,6 @@ def _locate(ds: xr.Dataset, grid: Grid, factor: int, method: str | None) -> tupl
         return own, None, False
     raise UserError(
         f"The input's grid is neither of the bundle's: it has {own}; the bundle takes its fine grid, {grid}, or its "
-        f"coarse grid, {coarse}, or a larger region on one of them. Regrid the input to one of these, or fit a bundle to "
-        "it (with data.coarse= and data.regrid=, bundles regrid their inputs)."
+        f"coarse grid, {coarse}, or a larger region on one of them. Regrid the input to one of these, or fit a bundle "
+        "to it; with data.coarse= and data.regrid= bundles regrid their inputs themselves."
     )

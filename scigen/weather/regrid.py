@@ -45,8 +45,8 @@ def regrid(ds: xr.Dataset, target: Grid, method: str) -> xr.Dataset:
         The variables in float64 on the target's coordinates, attributes kept.
 
     Raises:
-        UserError: if the archive is not regular, the target's place is unknown, `conservative` is asked for a target that
-            is not regular, or the archive does not cover the target.
+        UserError: if the archive is not regular, the target's place is unknown, `conservative` is asked for a target
+            that is not regular, or the archive does not cover the target.
     """
     ds = with_cf_attributes(ds)
     own = Grid.of(ds)
@@ -55,7 +55,7 @@ def regrid(ds: xr.Dataset, target: Grid, method: str) -> xr.Dataset:
     place = target.latlon()
     if place is None:
         raise UserError(
-            f"The fine grid, {target}, has no latitude and longitude, so nothing can be regridded to it: give it both, 2-D."
+            f"The fine grid, {target}, has no latitude and longitude, which regridding needs: give it both, 2-D."
         )
     if min(*own.shape, *target.shape) < 2:
         raise UserError(f"Regridding needs two rows and columns at least: the archive has {own}, its target {target}.")

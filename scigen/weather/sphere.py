@@ -33,18 +33,24 @@ def cell_size(points: Array) -> float:
 def cell_areas(latitude: Array, longitude: Array) -> Array:
     """Areas [steradian] of the cells around centres (Y, X), at least two along each side.
 
-    A cell is the spherical quadrilateral whose corners are the means of the four centres around them; beyond the border
-    centres go on as the last two do. Areas of the two triangles: Van Oosterom & Strackee 1983, IEEE Trans. Biomed. Eng.
-    30, eq. 8.
+    A cell is the spherical quadrilateral between its `corners`. Areas of the two triangles: Van Oosterom & Strackee
+    1983, IEEE Trans. Biomed. Eng. 30, eq. 8.
     """
-    centres = unit_vectors(latitude, longitude)
+    at = corners(unit_vectors(latitude, longitude))
+    a, b, c, d = at[:-1, :-1], at[:-1, 1:], at[1:, 1:], at[1:, :-1]
+    return _triangle(a, b, c) + _triangle(a, c, d)
+
+
+def corners(centres: Array) -> Array:
+    """Corners (Y + 1, X + 1, 3) of cells around centres (Y, X, 3), at least two along each side.
+
+    Each is the mean of the four centres around it; beyond the border centres go on as the last two do.
+    """
     for axis in (0, 1):
         first, second, last, other = (np.take(centres, [i], axis) for i in (0, 1, -1, -2))
         centres = np.concatenate([2 * first - second, centres, 2 * last - other], axis)
-    corners = centres[:-1, :-1] + centres[1:, :-1] + centres[:-1, 1:] + centres[1:, 1:]
-    corners /= np.linalg.norm(corners, axis=-1, keepdims=True)
-    a, b, c, d = corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]
-    return _triangle(a, b, c) + _triangle(a, c, d)
+    out = centres[:-1, :-1] + centres[1:, :-1] + centres[:-1, 1:] + centres[1:, 1:]
+    return out / np.linalg.norm(out, axis=-1, keepdims=True)
 
 
 def _triangle(a: Array, b: Array, c: Array) -> Array:
