@@ -137,7 +137,8 @@ def _on_grid(
         found = fit(own, other, (1.0, 1.0))
         if found is None or not (subset or own.shape == other.shape):
             raise UserError(f"{what} has {own}, {like} has {other}: bring both to the same cells before comparing.")
-        return _located(ds.isel({dims[0]: found.rows, dims[1]: found.columns}), grid, dims)
+        ds = ds.isel({dims[0]: found.rows, dims[1]: found.columns}).drop_vars(dims, errors="ignore")
+        return _located(ds, grid, dims)
     for dim in dims:
         if dim in ds.indexes and dim in grid.indexes and ds[dim].dtype.kind in "iuf" and grid[dim].dtype.kind in "iuf":
             have, want = (np.asarray(d[dim].values, np.float64) for d in (ds, grid))
