@@ -36,7 +36,8 @@ def geolocation(ds: xr.Dataset | xr.DataArray) -> dict[str, xr.Variable]:
 
 def geolocated(ds: xr.Dataset, source: xr.Dataset) -> xr.Dataset:
     """A dataset with the `geolocation` of another one, as far as it has its dimensions."""
-    return ds.assign_coords({k: v for k, v in geolocation(source).items() if set(v.dims) <= set(ds.dims)})
+    place = {k: v for k, v in geolocation(source).items() if set(v.dims) <= set(ds.dims)}
+    return ds.drop_vars(geographic(ds) or ()).assign_coords(place)
 
 
 def geographic(ds: xr.Dataset | xr.DataArray) -> tuple[str, str] | None:

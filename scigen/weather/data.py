@@ -13,7 +13,7 @@ from scigen.errors import UserError
 from scigen.io.archive import NETCDF, open_archive
 from scigen.io.blocks import values
 from scigen.io.coordinates import check_finite, check_times, horizontal_dims, straighten
-from scigen.io.geolocation import geolocated
+from scigen.io.geolocation import geographic, geolocated
 from scigen.weather.alignment import common_cells, common_times
 from scigen.weather.coarsen import coarsen, trim
 from scigen.weather.containment import fit
@@ -187,7 +187,8 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
             source, own = archive, [name]
         elif Path(name).suffix.lower() in (*NETCDF, ".zarr") or "/" in name:
             source = open_archive(name)
-            own = [str(k) for k, v in source.data_vars.items() if v.ndim >= 2]
+            place = geographic(source) or ()
+            own = [str(k) for k, v in source.data_vars.items() if v.ndim >= 2 and k not in place]
         else:
             has = ", ".join(map(str, archive.data_vars))
             raise UserError(

@@ -9,7 +9,7 @@ import xarray as xr
 
 from scigen.errors import UserError
 from scigen.io.coordinates import is_degrees
-from scigen.io.geolocation import geolocated
+from scigen.io.geolocation import geographic, geolocated
 from scigen.io.units import parse_units
 from scigen.weather.area import centres_of, measured
 from scigen.weather.containment import fit
@@ -171,9 +171,9 @@ def _on_grid(
 
 def _located(ds: xr.Dataset, grid: xr.Dataset, dims: tuple[str, str]) -> xr.Dataset:
     """A dataset with the space coordinates of another one: small differences of digits must not split cells again."""
-    ours = [c for c, v in ds.coords.items() if set(v.dims) & set(dims) and c not in dims]
     theirs = {c: v for c, v in grid.coords.items() if v.dims and set(v.dims) <= set(dims)}
-    return ds.drop_vars(ours).assign_coords(theirs)
+    twice = geographic(ds) if geographic(grid) else None
+    return ds.drop_vars(twice or ()).assign_coords(theirs)
 
 
 def _extent(dim: str, values: np.ndarray) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from scigen.plots import panels, style
 from scigen.weather.area import centres_of, latitude
@@ -192,6 +192,7 @@ class _Box:
         self.y, self.x = (
             np.asarray(ds[d].values if d in ds.indexes else np.arange(ds.sizes[d]), np.float64) for d in dims
         )
+        self.metres = all(str(ds[d].attrs.get("units")) in ("m", "metre", "meter") for d in dims if d in ds.indexes)
         self.corners: tuple[np.ndarray, np.ndarray] | None = None
         edges = []
         for c in (self.x, self.y):
@@ -214,6 +215,10 @@ class _Box:
             axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
             if self.geographic:
                 axis.set_major_formatter(FuncFormatter(lambda v, _, s=letters: _degrees(v, s)))
+                if abs(self.extent[1] - self.extent[0]) > 180:
+                    axis.set_major_locator(MultipleLocator(45 if letters == "NS" else 90))
+            elif self.metres:
+                axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:g} km"))
         ax.tick_params(labelbottom=bottom, labelleft=left, length=2.5)
 
 
@@ -221,7 +226,7 @@ def _degrees(value: float, letters: str) -> str:
     """51.5°N of 51.5; longitudes beyond 180 count westwards."""
     if letters == "EW":
         value = (value + 180) % 360 - 180
-    return f"{abs(value):g}°" + (letters[int(value < 0)] if value else "")
+    return f"{abs(value):g}°" + (letters[int(value < 0)] if value % 180 else "")
 
 
 def _ensembles(report: xr.Dataset) -> list[str]:
