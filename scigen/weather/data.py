@@ -45,7 +45,7 @@ class Pair:
 
     Attributes:
         fine: (time, Y, X), canonical names and units, the archive's attributes.
-        coarse: (time, Y / factor, X / factor), the same variables in the same order.
+        coarse: (time, Y / factor, X / factor), the variables that condition.
         static: time-independent fields (Y, X), in memory; perhaps none.
         factor: fine cells per coarse cell along each axis.
     """
@@ -62,6 +62,7 @@ def open_pair(
     coarse: str | Path | None = None,
     variables: Wanted,
     factor: int | None,
+    inputs: Wanted | None = None,
     static: str | Sequence[str] | None = None,
 ) -> Pair:
     """Open an archive of fine fields, with its block means or with a second archive as the coarse fields.
@@ -75,6 +76,8 @@ def open_pair(
             only one of the two has are left out, which is logged.
         variables: see `find_variables`; a map names those of the fine archive, and of the coarse one if it has them.
         factor: fine cells per coarse cell along each axis; None with `coarse` takes it from the two grids.
+        inputs: variables of the coarse fields that condition; None for the same as the fine ones. What is no input is
+            synthesised.
         static: names of time-independent variables of the fine archive, or paths of archives of such on its grid; None
             takes `orography` if the archive has it.
 
@@ -85,10 +88,10 @@ def open_pair(
     fine = find_variables(archive, variables)
     check_times(fine, f"The archive {path}")
     if coarse is not None:
-        second = open_archive(coarse)
-        if isinstance(variables, Mapping) and not all(v in second for v in variables.values()):
-            variables = list(variables)
-        means = find_variables(second, variables)
+        second, own = open_archive(coarse), variables if inputs is None else inputs
+        if inputs is None and isinstance(variables, Mapping) and not all(v in second for v in variables.values()):
+            own = list(variables)
+        means = find_variables(second, own)
         check_times(means, f"The archive {coarse}")
         fine, means = common_times(fine, means)
         fine, means, factor = common_cells(fine, means, factor)
@@ -98,7 +101,7 @@ def open_pair(
         )
     else:
         fine = trim(fine, factor)
-        means = coarsen(fine, factor)
+        means = coarsen(fine if inputs is None else trim(find_variables(archive, inputs), factor), factor)
     return Pair(fine, means, _static_fields(archive, Grid.of(fine), static), factor)
 
 

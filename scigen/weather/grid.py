@@ -64,6 +64,14 @@ class Grid:
         """360 along longitudes [degrees], None along what does not close."""
         return None, 360.0 if self.attrs["x"].get("standard_name") == "longitude" else None
 
+    def latlon(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Latitude and longitude of every cell [degrees], (Y, X) each; None where they are not known."""
+        kinds = (self.attrs["y"].get("standard_name"), self.attrs["x"].get("standard_name"))
+        if kinds != ("latitude", "longitude"):
+            return None
+        latitude, longitude = np.meshgrid(self.y, self.x, indexing="ij")
+        return latitude, longitude
+
     def same(self, other: "Grid") -> bool:
         """Whether the cells of another grid are these, in the same order."""
         return self.shape == other.shape and all(

@@ -49,6 +49,10 @@ VARIABLES = {
         "m s-1", "northward_wind", "10 metre northward wind",
         ("10v", "v10m", "var_10v", "10m_v_component_of_wind", "vas", "v_10m", "vgrd_10m"),
     ),
+    "tp": Variable(
+        "mm h-1", "lwe_precipitation_rate", "total precipitation rate",
+        ("total_precipitation", "precipitation", "pr", "precip", "rain_rate", "prate", "apcp"),
+    ),
 }  # fmt: skip
 """Known variables by canonical name. Others are taken by their exact name, in the units that the archive gives."""
 

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> Path:
     """Draw cfg.members for every sample of cfg.input; returns the output's path."""
     bundle = load(cfg.bundle).to(pick(cfg.device))
+    if cfg.static is not None:
+        bundle = bundle.relocate(open_archive(cfg.static))
     archive = open_archive(cfg.input)
     inputs = select_time(bundle.codec.prepare(archive), cfg.time)
     keys = bundle.codec.samples(inputs)

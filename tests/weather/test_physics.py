@@ -9,7 +9,7 @@ import xarray as xr
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Grid, area_weights
 from scigen.weather.operators import BlockMean, Interpolation
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.physics import DownscalingCodec, Statistics
 
 F64 = torch.float64
 LATITUDE, LONGITUDE = 50 + 0.5 * np.arange(8), 0.5 * np.arange(12)
@@ -34,8 +34,8 @@ def archive(times: int = 5, flip: bool = False) -> xr.Dataset:
 
 def codec(ds: xr.Dataset, conserve: bool = True) -> DownscalingCodec:
     return DownscalingCodec(
-        Grid.of(ds), 4, {n: dict(ds[n].attrs) for n in ds.data_vars}, np.zeros((1, 8, 12)),
-        np.array([[280.0, 0.0], [1.0, 5.0]]), np.array([[0.1, -0.2], [0.9, 4.0]]), conserve,
+        Grid.of(ds), 4, {n: dict(ds[n].attrs) for n in ds.data_vars}, {"hill": np.zeros((8, 12))},
+        Statistics(np.array([[280.0, 0.0], [1.0, 5.0]]), np.array([[0.1, -0.2], [0.9, 4.0]])), conserve=conserve,
     )  # fmt: skip
 
 
