@@ -15,6 +15,7 @@ import xarray as xr
 from scigen.core import addressed
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
+from scigen.core.mean import ConditionalMean
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint
 from scigen.io.coordinates import check_finite, check_times
@@ -24,7 +25,7 @@ from scigen.weather import metrics, plots, tables
 from scigen.weather.area import cell_weights
 from scigen.weather.data import Grid, Pair, find_variables, open_pair, split_times
 from scigen.weather.exact import Posterior
-from scigen.weather.normalise import make_codec
+from scigen.weather.normalise import make_codec, residual_codec
 from scigen.weather.physics import DownscalingCodec
 from scigen.weather.synth import GAUSSIAN, VARIABLES, Law, make
 from scigen.weather.transforms import Spec
@@ -128,6 +129,11 @@ class Weather(Domain):
         for c, (name, attrs) in enumerate(codec.variables.items()):
             out[name] = ((dims[0], "member", *dims[1:]), fields[:, None, c], attrs)
         return {"interpolation": out}
+
+    def residuals(self, codec: Codec, mean: ConditionalMean, train: Split, told: np.ndarray) -> tuple[Codec, Split]:
+        """Residuals over the mean, normalised anew."""
+        assert isinstance(codec, DownscalingCodec)
+        return residual_codec(codec, mean, train, told)
 
     def exact(self, codec: Codec, split: Split, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]] | None:
         """Draws of the posterior of the synthetic climate, where the data come from it."""

@@ -1,15 +1,17 @@
 """A codec for a pair of archives, with the statistics of its training split, in one pass over it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scigen.core.domain import Split
+from scigen.core.mean import ConditionalMean
 from scigen.errors import UserError
 from scigen.weather.data import Grid, Pair
-from scigen.weather.physics import DownscalingCodec, Statistics
+from scigen.weather.physics import TOLD, DownscalingCodec, Statistics
 from scigen.weather.transforms import Spec, transform
 
 KEPT = ("units", "standard_name", "long_name", "original_name")
@@ -79,7 +81,34 @@ def make_codec(
         name = list(variables)[int(np.argmin(std - digits))]
         raise UserError(f"{name} does not differ from its interpolated block means: there is nothing to learn.")
     fixed = np.array([[v.mean(), v.std() or 1.0] for v in static.values()]).reshape(-1, 2).T
-    return raw.with_mean(None, Statistics(both, residual.both(), fixed))
+    return raw.like(statistics=Statistics(both, residual.both(), fixed))
+
+
+def residual_codec(
+    codec: DownscalingCodec, mean: ConditionalMean, train: Split, told: np.ndarray
+) -> tuple[DownscalingCodec, Split]:
+    """The codec of what a regression network leaves, and the training split with what it predicted there.
+
+    Args:
+        codec: without a mean; the network learnt its normalised residuals.
+        mean: the network for all samples but these.
+        train: the training split.
+        told: out-of-fold predictions of it, (samples, C, Y, X), which may lie on disk.
+
+    Raises:
+        UserError: if nothing is left to generate.
+    """
+    time = codec.layout(train.inputs).dims[0]
+    columns = {f"{TOLD}{n}": ((time, "fine_y", "fine_x"), told[:, c]) for c, n in enumerate(codec.variables)}
+    inputs = train.inputs.assign(columns)
+    raw = codec.like(mean=mean, statistics=replace(codec.statistics, mean=codec.statistics.residual, residual=None))
+    left = Moments()
+    for index in blocks(len(raw.samples(inputs))):
+        left.add(raw.encode(train.truth, inputs, index))
+    both = left.both()
+    if (both[1] == 0).any():
+        raise UserError(f"{list(codec.variables)[int(both[1].argmin())]}: the mean leaves nothing to generate.")
+    return raw.like(statistics=replace(raw.statistics, residual=both)), Split(train.truth, inputs)
 
 
 def blocks(count: int) -> Iterator[slice]:

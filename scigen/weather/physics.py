@@ -26,8 +26,8 @@ from scigen.weather.operators import BlockMean, Interpolation
 from scigen.weather.relocation import place_static
 from scigen.weather.transforms import Transform, default, transform
 
-BASE = "base_"
-"""Prefix of variables of prepared inputs that hold the base of a variable on the fine grid, made before."""
+TOLD = "told_"
+"""Prefix of variables of prepared inputs that hold what a regression network predicts of a variable, made before."""
 
 Attributes = Mapping[str, Mapping[str, Any]]
 """CF attributes by variable, in channel order."""
@@ -188,11 +188,6 @@ class DownscalingCodec(Codec):
         """Transformed coarse fields (B, I, Y/f, X/f), float64."""
         return self._coarse(inputs.isel({self._time(inputs): index}))[1]
 
-    def encode_mean(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
-        """What a regression network learns, (B, C, Y, X): transformed residuals over the interpolation, normalised."""
-        mean, std = _normal(self.statistics.mean, self.shape[0])
-        return ((self._fine(truth, index) - self._interpolated(self.bent(inputs, index)) - mean) / std).float()
-
     def decode(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Fine fields (B, C, Y, X) in physical units; those of rain are scaled to the coarse ones block by block."""
         mean, std = (v.to(x.device) for v in _normal(self.statistics.residual, self.shape[0]))
@@ -203,9 +198,14 @@ class DownscalingCodec(Codec):
             fields = fields.index_copy(1, torch.tensor(self._scaled, device=x.device), scaled)
         return fields
 
-    def with_mean(self, mean: ConditionalMean | None, statistics: Statistics) -> "DownscalingCodec":
-        """The same with a regression network, and the statistics that belong to it."""
-        return self._like(statistics=statistics, mean=mean)
+    def like(self, **changes: Any) -> "DownscalingCodec":
+        """The same but for these arguments of the constructor."""
+        own: dict[str, Any] = dict(
+            grid=self.grid, factor=self.factor, variables=self._variables, static=self.static,
+            statistics=self.statistics, inputs=self.inputs, transforms=self.transforms, features=self.features,
+            conserve=self.conserve, mean=self.mean,
+        )  # fmt: skip
+        return DownscalingCodec(**(own | changes))
 
     def relocate(self, static: xr.Dataset) -> "DownscalingCodec":
         """The codec of another region, given by its static fields.
@@ -217,7 +217,7 @@ class DownscalingCodec(Codec):
             UserError: if the grid has another spacing or no whole blocks, or a static field is missing.
         """
         grid, fields = place_static(static, self.grid, self.factor, list(self.static))
-        return self._like(grid=grid, static=fields)
+        return self.like(grid=grid, static=fields)
 
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> Layout:
         """Times of the inputs on the fine grid; rows and longitudes run as the archive's do, if one is given."""
@@ -271,15 +271,6 @@ class DownscalingCodec(Codec):
         if self.mean is not None:
             self.mean.to(device)
 
-    def _like(self, **changes: Any) -> "DownscalingCodec":
-        """The same but for these arguments of the constructor."""
-        own: dict[str, Any] = dict(
-            grid=self.grid, factor=self.factor, variables=self._variables, static=self.static,
-            statistics=self.statistics, inputs=self.inputs, transforms=self.transforms, features=self.features,
-            conserve=self.conserve, mean=self.mean,
-        )  # fmt: skip
-        return DownscalingCodec(**(own | changes))
-
     def _coarse(self, part: xr.Dataset) -> tuple[Tensor, Tensor]:
         """Coarse fields (B, I, Y/f, X/f), physical and transformed, float64."""
         names = list(self.inputs)
@@ -313,18 +304,19 @@ class DownscalingCodec(Codec):
         return torch.cat(seen, dim=1)
 
     def _base(self, part: xr.Dataset, bent: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
-        """The base (B, C, Y, X), float64: as it was made before, or interpolation and what the mean adds."""
-        names = [BASE + n for n in self._variables]
-        if self.mean is not None and all(n in part for n in names):
-            return _stack(part, names)
+        """The base (B, C, Y, X), float64: interpolation, and what the regression network adds, perhaps made before."""
         base = self._interpolated(bent)
         if self.mean is None:
             return base
+        names = [TOLD + n for n in self._variables]
+        if all(n in part for n in names):
+            told = _stack(part, names)
+        else:
+            device = next(self.mean.parameters()).device
+            with torch.no_grad():
+                x = torch.zeros(len(base), *self.shape, device=device)
+                told = self.mean(x, condition={k: v.to(device) for k, v in seen.items()}).cpu().double()
         mean, std = _normal(self.statistics.mean, self.shape[0])
-        device = next(self.mean.parameters()).device
-        with torch.no_grad():
-            x = torch.zeros(len(base), *self.shape, device=device)
-            told = self.mean(x, condition={k: v.to(device) for k, v in seen.items()}).cpu().double()
         return base + mean + std * told
 
     def _known_base(self, inputs: xr.Dataset, index: Index) -> Tensor:

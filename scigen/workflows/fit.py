@@ -22,6 +22,7 @@ from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
+from scigen.workflows.mean import with_mean
 from scigen.workflows.training import adopt, judge_of, plain, provenance, settings
 from scigen.workflows.training import run as run_stage
 
@@ -45,16 +46,20 @@ def run(cfg: DictConfig) -> Path:
         raise UserError(f"teacher={cfg.teacher} is a bundle of domain={teacher.domain}, not of domain={domain.name}.")
     data = domain.open(Path("runs") / "data", teacher.codec if teacher else None)
     log.info("data: %s", data.source)
-    _fill_noise(cfg, data, teacher)
     config = plain(cfg)
     made_of = (
-        {"teacher": teacher.fingerprint()} if teacher else {k: config[k] for k in ("network", "teaching", "validation")}
+        {"teacher": teacher.fingerprint()}
+        if teacher
+        else {k: config[k] for k in ("network", "teaching", "validation", "mean")}
     )
     identity = {k: config[k] for k in ("data", "noise", "seed")} | made_of
     identity |= {"domain": domain.name, "fingerprint": data.fingerprint, "precision": cfg.trainer.precision}
     folder = claim(Path(cfg.run or f"runs/{domain.name}-{digest(identity)}"), identity)
     log.info("run folder: %s", folder)
     with alone(folder):
+        if cfg.mean:
+            data = with_mean(cfg, domain, data, folder)
+        _fill_noise(cfg, data, teacher)
         report = _stages(cfg, domain, data, teacher, folder)
     log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
     return report
@@ -100,6 +105,8 @@ def _check(cfg: DictConfig) -> None:
     if idle and not _distils(cfg):
         word = ", ".join(cfg.then) if idle[0] == "then" else cfg[idle[0]]
         raise UserError(f"{idle[0]}={word} with a method that trains a teacher: leave one of them out.")
+    if cfg.mean and cfg.teacher:
+        raise UserError(f"teacher={cfg.teacher} brings its own mean, if it has one: leave mean= out.")
     if cfg.init and cfg.student:
         raise UserError("init= brings a network of its own: leave student= out.")
 
