@@ -30,7 +30,13 @@ from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 
 FORMAT = "scigen-bundle-1"
-NETWORKS = ("scigen.core.networks.unet.UNet", "scigen.core.networks.physicsnemo.SongUNet")
+NETWORKS = (
+    "scigen.core.networks.unet.UNet",
+    "scigen.core.networks.physicsnemo.SongUNet",
+    "scigen.core.networks.songunet_posembd.SongUNetPosEmbd",
+    "scigen.core.networks.dhariwal.DhariwalUNet",
+    "scigen.core.networks.dit.DiT",
+)
 CODECS = ("scigen.weather.physics.DownscalingCodec",)
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
 
