@@ -191,10 +191,10 @@ def levels(
 
 
 def named(option: str, size: tuple[int, int], multiple: tuple[int, int]) -> None:
-    """Check that every level has a resolution of its own, which PhysicsNeMo's U-Nets name their weights by.
+    """Check that every level has a resolution of its own: PhysicsNeMo's U-Nets name their weights by it.
 
     Raises:
-        UserError: if not: weights of the same name would replace each other.
+        UserError: if names would repeat.
     """
     if min(size) < multiple[0]:
         raise UserError(
