@@ -5,7 +5,13 @@ from typing import Any
 
 from scigen.errors import UserError
 
-NETWORKS = ("scigen.core.networks.unet.UNet", "scigen.core.networks.physicsnemo.SongUNet")
+NETWORKS = (
+    "scigen.core.networks.unet.UNet",
+    "scigen.core.networks.physicsnemo.SongUNet",
+    "scigen.core.networks.songunet_posembd.SongUNetPosEmbd",
+    "scigen.core.networks.dhariwal.DhariwalUNet",
+    "scigen.core.networks.dit.DiT",
+)
 
 
 def construct(name: str, allowed: tuple[str, ...], what: str) -> Any:
