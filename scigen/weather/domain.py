@@ -48,11 +48,13 @@ class Weather(Domain):
         factor: int = 8,
         split: Sequence[float] = (0.7, 0.05, 0.25),
         gap: str | int = "1D",
+        missing: str = "refuse",
         synth: Mapping[str, int] | None = None,
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
         self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
+        self.missing = missing
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -77,7 +79,14 @@ class Weather(Domain):
         if path is None:
             name = "-".join(f"{k}{v}" for k, v in sorted(self.settings.items()))
             path = str(self.synth(cache / f"weather-{name}.zarr"))
-        pair = open_pair(path, coarse=self.coarse, variables=self.variables, factor=self.factor, static=self.static)
+        pair = open_pair(
+            path,
+            coarse=self.coarse,
+            variables=self.variables,
+            factor=self.factor,
+            static=self.static,
+            missing=self.missing,
+        )
         time = str(next(iter(pair.fine.data_vars.values())).dims[0])
         check_times(pair.fine)
         check_finite(pair.fine)
