@@ -10,9 +10,11 @@ import pandas as pd
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.archive import NETCDF, open_archive
+from scigen.io.archive import FILES, open_archive
 from scigen.io.blocks import values
 from scigen.io.coordinates import check_finite, check_times, horizontal_dims, straighten
+from scigen.io.groups import MARK
+from scigen.io.missing import check_policy, fill_gaps, skip_times
 from scigen.weather.alignment import common_cells, common_times
 from scigen.weather.coarsen import coarsen, trim
 from scigen.weather.grid import Grid, area_weights, fit, spacing
@@ -64,10 +66,12 @@ def open_pair(
     factor: int | None,
     inputs: Wanted | None = None,
     static: str | Sequence[str] | None = None,
+    missing: str = "refuse",
 ) -> Pair:
     """Open an archive of fine fields, with its block means or with a second archive as the coarse fields.
 
-    Coordinates and static fields are read and checked; that the fields hold no missing value is for `check_finite`.
+    Coordinates and static fields are read and checked. That the fields hold no missing value is for `check_finite`,
+    also after cells were filled.
 
     Args:
         path: archive of the fine fields.
@@ -80,10 +84,13 @@ def open_pair(
             synthesised.
         static: names of time-independent variables of the fine archive, or paths of archives of such on its grid; None
             takes `orography` if the archive has it.
+        missing: "fill" gives cells without a value that of the nearest, before anything is averaged; "skip" reads
+            everything once and leaves out times with such cells, in either archive; "refuse" does nothing here.
 
     Raises:
         UserError: if archives, variables, units, times, grids or the factor are not what they must be.
     """
+    check_policy(missing)
     archive = open_archive(path)
     fine = find_variables(archive, variables)
     check_times(fine, f"The archive {path}")
@@ -95,14 +102,24 @@ def open_pair(
         check_times(means, f"The archive {coarse}")
         fine, means = common_times(fine, means)
         fine, means, factor = common_cells(fine, means, factor)
+        fine, means = _without_gaps(missing, fine, means)
     elif factor is None:
         raise UserError(
             "factor=None: give the number of fine cells along a coarse one, or an archive of coarse fields."
         )
     else:
         fine = trim(fine, factor)
-        means = coarsen(fine if inputs is None else trim(find_variables(archive, inputs), factor), factor)
+        seen = fine if inputs is None else trim(find_variables(archive, inputs), factor)
+        fine, seen = _without_gaps(missing, fine, seen)
+        means = coarsen(seen, factor)
     return Pair(fine, means, _static_fields(archive, Grid.of(fine), static), factor)
+
+
+def _without_gaps(missing: str, *datasets: xr.Dataset) -> tuple[xr.Dataset, ...]:
+    """Datasets of the same times, their gaps filled or the times with gaps left out."""
+    if missing == "fill":
+        return tuple(map(fill_gaps, datasets))
+    return skip_times(*datasets) if missing == "skip" else datasets
 
 
 def split_times(
@@ -181,7 +198,7 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
     for name in [static] if isinstance(static, str) else static:
         if name in archive.data_vars:
             source, own = archive, [name]
-        elif Path(name).suffix.lower() in (*NETCDF, ".zarr") or "/" in name:
+        elif Path(name).suffix.lower() in (*FILES, ".zarr") or "/" in name or MARK in name:
             source = open_archive(name)
             own = [str(k) for k, v in source.data_vars.items() if v.ndim >= 2]
         else:
@@ -191,7 +208,7 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
             )
         for key in own:
             out[key] = _static_field(straighten(source[[key]]), grid, f"static={name}")
-    check_finite(out, "The static data")
+    check_finite(out, "The static data", "Fill them, or select a region without any.")
     return out
 
 

@@ -51,12 +51,14 @@ class Weather(Domain):
         features: Sequence[str] = (),
         split: Sequence[float] = (0.7, 0.05, 0.25),
         gap: str | int = "1D",
+        missing: str = "refuse",
         synth: Mapping[str, int] | None = None,
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
         self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
         self.inputs, self.transforms, self.features = inputs, dict(transforms or {}), tuple(features)
+        self.missing = missing
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -83,7 +85,7 @@ class Weather(Domain):
             path = str(self.synth(cache / f"weather-{len(VARIABLES)}-{name}.zarr"))
         pair = open_pair(
             path, coarse=self.coarse, variables=self.variables, inputs=self.inputs, factor=self.factor,
-            static=self.static,
+            static=self.static, missing=self.missing,
         )  # fmt: skip
         time = str(next(iter(pair.fine.data_vars.values())).dims[0])
         check_times(pair.fine)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from scigen.errors import UserError
 from scigen.io.coordinates import check_times, horizontal_dims, with_cf_attributes
+from scigen.io.missing import fill_gaps, policy
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Fit, Grid, fit, spacing
 from scigen.weather.variables import Wanted, find_variables
@@ -19,7 +20,8 @@ def to_coarse(ds: xr.Dataset, grid: Grid, factor: int, variables: Wanted) -> tup
     """The coarse fields that a bundle takes, out of an archive on its fine or its coarse grid, lazily.
 
     The archive may cover more than the bundle's region. Its fine cells are coarsened, which is announced; its coarse
-    cells are used as they are.
+    cells are used as they are. Missing cells of the region are filled first, if the archive's encoding says "fill" of
+    them (`scigen.io.missing`).
 
     Args:
         ds: an archive; nothing of it is read but coordinates.
@@ -33,13 +35,14 @@ def to_coarse(ds: xr.Dataset, grid: Grid, factor: int, variables: Wanted) -> tup
     Raises:
         UserError: if the archive has another grid, lacks a variable or has it in other units, or has bad times.
     """
+    complete = fill_gaps if policy(ds) == "fill" else lambda taken: taken
     ds = find_variables(ds, variables)
     check_times(ds, least=1)
     ds, found, fine = _locate(ds, grid, factor)
     if not fine:
-        return found.take(ds, grid.coarse(factor)), False
+        return complete(found.take(ds, grid.coarse(factor))), False
     log.info("The input is on the fine grid (%s): it is coarsened by %d.", grid, factor)
-    return coarsen(found.take(ds, grid), factor), True
+    return coarsen(complete(found.take(ds, grid)), factor), True
 
 
 @dataclass(frozen=True, eq=False)
