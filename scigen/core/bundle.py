@@ -28,6 +28,7 @@ from scigen.core.networks.allowed import NETWORKS, construct
 from scigen.core.sample import Counted
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
+from scigen.io.geolocation import mapping_attribute
 
 FORMAT = "scigen-bundle-1"
 CODECS = ("scigen.weather.physics.DownscalingCodec",)
@@ -246,8 +247,9 @@ class Bundle:
         layout = self.codec.layout(inputs, archive)
         first, *space = layout.dims
         out = layout.coords.assign_coords(member=("member", np.arange(members), {"standard_name": "realization"}))
+        where = mapping_attribute(out)
         for c, (name, attrs) in enumerate(self.codec.variables.items()):
-            out[name] = ((first, "member", *space), layout.arrange(fields[:, :, c]), attrs)
+            out[name] = ((first, "member", *space), layout.arrange(fields[:, :, c]), attrs | where)
         return out.assign_attrs(self.attributes(members=members, seed=seed, steps=steps, batch=batch))
 
     def nfe(self, steps: int | None = None) -> int:

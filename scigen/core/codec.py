@@ -39,6 +39,11 @@ class Codec(ABC):
         """Number of condition scalars."""
 
     @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Whether the data wrap around along each space axis: a network that knows it leaves no seam there."""
+        return (False,) * (len(self.shape) - 1)
+
+    @property
     def measured(self) -> Operator | None:
         """A, when samples are to be held exactly to condition["measurement"] = A x; None otherwise."""
         return None

@@ -8,13 +8,38 @@ import xarray as xr
 
 from scigen.errors import UserError
 from scigen.io.blocks import blocks, values
+from scigen.io.geolocation import geographic
 
 log = logging.getLogger(__name__)
 
 NAMES = {
     "T": ("time", "valid_time", "times", "date", "xtime"),
-    "Y": ("latitude", "lat", "y", "south_north", "projection_y_coordinate", "rlat", "nav_lat", "yc"),
-    "X": ("longitude", "lon", "x", "west_east", "projection_x_coordinate", "rlon", "nav_lon", "xc"),
+    "Y": (
+        "latitude",
+        "lat",
+        "y",
+        "south_north",
+        "projection_y_coordinate",
+        "rlat",
+        "nav_lat",
+        "yc",
+        "hrrr_y",
+        "nj",
+        "j",
+    ),
+    "X": (
+        "longitude",
+        "lon",
+        "x",
+        "west_east",
+        "projection_x_coordinate",
+        "rlon",
+        "nav_lon",
+        "xc",
+        "hrrr_x",
+        "ni",
+        "i",
+    ),
 }
 """What dimensions are called, in lower case, by CF axis."""
 
@@ -94,18 +119,22 @@ def _rename(ds: xr.Dataset, old: str, new: str) -> xr.Dataset:
 
 
 def horizontal_dims(ds: xr.Dataset | xr.DataArray) -> tuple[str, str]:
-    """Names of the (Y, X) dimensions.
+    """Names of the (Y, X) dimensions: those known as such, else those of a 2-D latitude in this order.
 
     Raises:
         UserError: if either is not to be found, or there are several.
     """
     found = {axis: [str(d) for d in ds.dims if axis_of(ds, str(d)) == axis] for axis in ("Y", "X")}
+    if not any(found.values()) and (names := geographic(ds)):
+        place = ds[names[0]].dims if isinstance(ds, xr.Dataset) else ds.coords[names[0]].dims
+        rows, columns = (str(d) for d in place if d != "time")
+        found = {"Y": [rows], "X": [columns]}
     for axis, dims in found.items():
         if len(dims) != 1:
             raise UserError(
                 f"{'More than one' if dims else 'No'} dimension is known as {axis} among {list(ds.dims)}: "
                 "name one 'latitude' or 'y' and one 'longitude' or 'x' (ds.rename), or set the attribute axis='Y' or "
-                "'X' of its coordinate."
+                "'X' of its coordinate, or give both a 2-D latitude and longitude."
             )
     return found["Y"][0], found["X"][0]
 
@@ -129,6 +158,8 @@ def with_cf_attributes(ds: xr.Dataset) -> xr.Dataset:
             attributes[dim] |= {"standard_name": "latitude", "units": "degrees_north"}
         elif is_degrees(ds[dim], "longitude"):
             attributes[dim] |= {"standard_name": "longitude", "units": "degrees_east"}
+        elif dim.lower() in ("rlat", "rlon"):
+            attributes[dim] |= {"standard_name": f"grid_{'latitude' if axis == 'Y' else 'longitude'}"}
     return ds.assign_coords({d: ds[d].assign_attrs({**new, **ds[d].attrs}) for d, new in attributes.items()})
 
 

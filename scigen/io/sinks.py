@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 
 from scigen.io.coordinates import has_dates
+from scigen.io.geolocation import mapping_of
 
 SHARD_BYTES = 2**24
 """Size that a zarr shard, one variable's block of samples with all their members, aims at."""
@@ -98,7 +99,7 @@ class NetcdfSink:
         self.file = netCDF4.Dataset(path, "a")
         shape = tuple(template.sizes[d] for d in dims)
         together = int(np.clip(CHUNK_BYTES // (4 * int(np.prod(shape[2:]))), 1, shape[1]))  # members a chunk
-        other = sorted(str(c) for c in template.coords if c not in template.dims)
+        other = sorted(str(c) for c in template.coords if c not in {*template.dims, *mapping_of(template)})
         if "coordinates" in self.file.ncattrs():
             self.file.delncattr("coordinates")  # they belong to the variables
         for name, about in variables.items():

@@ -18,6 +18,7 @@ from scigen import __version__
 from scigen.errors import UserError
 from scigen.io.archive import PARTIAL
 from scigen.io.coordinates import axis_of, with_cf_attributes
+from scigen.io.geolocation import mapping_attribute
 from scigen.io.sinks import NetcdfSink, Sink, ZarrSink
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class SampleWriter:
         template = with_cf_attributes(_template(coords, self.dims, members, attrs or {}))
         self.shape = tuple(template.sizes[d] for d in self.dims)
         self.written = np.zeros(self.shape[0], bool)
-        self.variables = {name: dict(about) for name, about in variables.items()}
+        self.variables = {name: {**about, **mapping_attribute(template)} for name, about in variables.items()}
         with self._storing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.partial.exists():

@@ -6,8 +6,7 @@ import numpy as np
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.coordinates import with_cf_attributes
-from scigen.weather.area import block_means, cell_weights
+from scigen.weather.area import block_means
 from scigen.weather.grid import Grid
 
 log = logging.getLogger(__name__)
@@ -41,9 +40,8 @@ def trim(ds: xr.Dataset, factor: int) -> xr.Dataset:
     """
     grid = Grid.of(ds)
     keep = {}
-    for dim, values in zip(grid.dims, (grid.y, grid.x), strict=True):
+    for dim, values, falls in zip(grid.dims, (grid.y, grid.x), grid.falls, strict=True):
         rest = len(values) % check_factor(factor, grid)
-        falls = len(values) > 1 and values[0] > values[-1]
         keep[dim] = slice(rest, None) if falls else slice(None, len(values) - rest)
         if rest:
             left = values[:rest] if falls else values[len(values) - rest :]
@@ -70,8 +68,7 @@ def coarsen(ds: xr.Dataset, factor: int) -> xr.Dataset:
         raise UserError(
             f"A grid of {grid.shape} cells is no multiple of factor={factor}: leave the rest out with trim."
         )
-    weights = cell_weights(with_cf_attributes(ds), grid.dims)
-    coarse = grid.coarse(factor)
+    weights, coarse = grid.weights, grid.coarse(factor)
     sizes = dict(zip(grid.dims, coarse.shape, strict=True))
 
     def means(array: xr.DataArray) -> xr.DataArray:

@@ -13,12 +13,15 @@ from scigen.errors import UserError
 from scigen.io.archive import FILES, open_archive
 from scigen.io.blocks import values
 from scigen.io.coordinates import check_finite, check_times, horizontal_dims, straighten
+from scigen.io.geolocation import geographic, geolocated
 from scigen.io.groups import MARK
 from scigen.io.missing import check_policy, fill_gaps, skip_times
 from scigen.weather.alignment import common_cells, common_times
 from scigen.weather.coarsen import coarsen, trim
-from scigen.weather.grid import Grid, area_weights, fit, spacing
+from scigen.weather.containment import fit
+from scigen.weather.grid import Grid, spacing
 from scigen.weather.inputs import Orientation, orientation, to_coarse
+from scigen.weather.regrid import check_method
 from scigen.weather.variables import VARIABLES, Variable, Wanted, find_variables
 
 __all__ = [
@@ -27,7 +30,6 @@ __all__ = [
     "Orientation",
     "Pair",
     "Variable",
-    "area_weights",
     "coarsen",
     "find_variables",
     "open_pair",
@@ -67,6 +69,7 @@ def open_pair(
     inputs: Wanted | None = None,
     static: str | Sequence[str] | None = None,
     missing: str = "refuse",
+    regrid: str | None = None,
 ) -> Pair:
     """Open an archive of fine fields, with its block means or with a second archive as the coarse fields.
 
@@ -77,7 +80,7 @@ def open_pair(
         path: archive of the fine fields.
         coarse: archive of the coarse fields, whose cells are blocks of fine ones, in either order of latitudes and
             either longitude convention; None for block means, area-weighted, of the fine ones. Times and cells that
-            only one of the two has are left out, which is logged.
+            only one of the two has are left out, which is logged. On another grid it is regridded, if `regrid` says so.
         variables: see `find_variables`; a map names those of the fine archive, and of the coarse one if it has them.
         factor: fine cells per coarse cell along each axis; None with `coarse` takes it from the two grids.
         inputs: variables of the coarse fields that condition; None for the same as the fine ones. What is no input is
@@ -86,6 +89,8 @@ def open_pair(
             takes `orography` if the archive has it.
         missing: "fill" gives cells without a value that of the nearest, before anything is averaged; "skip" reads
             everything once and leaves out times with such cells, in either archive; "refuse" does nothing here.
+        regrid: how coarse cells that are no blocks of fine ones are brought to these, `linear` or `conservative` (see
+            `regrid`); None refuses them.
 
     Raises:
         UserError: if archives, variables, units, times, grids or the factor are not what they must be.
@@ -101,8 +106,10 @@ def open_pair(
         means = find_variables(second, own)
         check_times(means, f"The archive {coarse}")
         fine, means = common_times(fine, means)
-        fine, means, factor = common_cells(fine, means, factor)
+        fine, means, factor = common_cells(fine, means, factor, check_method(regrid))
         fine, means = _without_gaps(missing, fine, means)
+    elif regrid is not None:
+        raise UserError(f"data.regrid={regrid} is for an archive of coarse fields, data.coarse=: leave it out.")
     elif factor is None:
         raise UserError(
             "factor=None: give the number of fine cells along a coarse one, or an archive of coarse fields."
@@ -200,14 +207,15 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
             source, own = archive, [name]
         elif Path(name).suffix.lower() in (*FILES, ".zarr") or "/" in name or MARK in name:
             source = open_archive(name)
-            own = [str(k) for k, v in source.data_vars.items() if v.ndim >= 2]
+            place = geographic(source) or ()
+            own = [str(k) for k, v in source.data_vars.items() if v.ndim >= 2 and k not in place]
         else:
             has = ", ".join(map(str, archive.data_vars))
             raise UserError(
                 f"static={name}: no variable of the archive, which has {has}, and no path of another archive."
             )
         for key in own:
-            out[key] = _static_field(straighten(source[[key]]), grid, f"static={name}")
+            out[key] = _static_field(straighten(geolocated(source[[key]], source)), grid, f"static={name}")
     check_finite(out, "The static data", "Fill them, or select a region without any.")
     return out
 

@@ -45,6 +45,7 @@ class Weather(Domain):
         coarse: str | None = None,
         variables: Sequence[str] | Mapping[str, str] = ("t2m", "u10", "v10"),
         static: Sequence[str] | str | None = None,
+        regrid: str | None = None,
         factor: int = 8,
         inputs: Sequence[str] | Mapping[str, str] | None = None,
         transforms: Mapping[str, Spec] | None = None,
@@ -58,7 +59,7 @@ class Weather(Domain):
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
         self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
         self.inputs, self.transforms, self.features = inputs, dict(transforms or {}), tuple(features)
-        self.missing = missing
+        self.missing, self.regrid = missing, regrid
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -85,7 +86,7 @@ class Weather(Domain):
             path = str(self.synth(cache / f"weather-{len(VARIABLES)}-{name}.zarr"))
         pair = open_pair(
             path, coarse=self.coarse, variables=self.variables, inputs=self.inputs, factor=self.factor,
-            static=self.static, missing=self.missing,
+            static=self.static, missing=self.missing, regrid=self.regrid,
         )  # fmt: skip
         time = str(next(iter(pair.fine.data_vars.values())).dims[0])
         check_times(pair.fine)
@@ -96,8 +97,9 @@ class Weather(Domain):
         splits = {k: Split(*(ds.isel({time: s}).load() for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
         if codec is None:
             codec = make_codec(
-                pair, splits["train"], conserve=self.coarse is None, transforms=self.transforms, features=self.features
-            )
+                pair, splits["train"], conserve=self.coarse is None, transforms=self.transforms,
+                features=self.features, regrid=self.regrid,
+            )  # fmt: skip
         elif not isinstance(codec, DownscalingCodec):
             raise UserError("The teacher's bundle is not one for downscaling.")
         else:

@@ -44,7 +44,7 @@ class Moments:
 
 def make_codec(
     pair: Pair, train: Split, *, conserve: bool, transforms: Mapping[str, Spec] | None = None,
-    features: Sequence[str] = (),
+    features: Sequence[str] = (), regrid: str | None = None,
 ) -> DownscalingCodec:  # fmt: skip
     """The codec of a pair of archives, normalised by the training split.
 
@@ -54,6 +54,7 @@ def make_codec(
         conserve: whether the coarse fields are exactly the block means of the fine ones.
         transforms: by variable; those not named get what suits them.
         features: see `scigen.weather.features`.
+        regrid: how a coarse archive on another grid was brought to the blocks.
 
     Raises:
         UserError: for transforms of no variable, or a variable that does not differ from its base.
@@ -65,6 +66,7 @@ def make_codec(
     raw = DownscalingCodec(
         Grid.of(pair.fine), pair.factor, variables, static, Statistics(np.stack([np.zeros(len(inputs)),
         np.ones(len(inputs))])), inputs=inputs, features=features, conserve=conserve,
+        regrid=regrid,
         transforms={n: transform(t) for n, t in (transforms or {}).items()},
     )  # fmt: skip
     coarse, residual = Moments(), Moments()

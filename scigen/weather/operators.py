@@ -46,20 +46,31 @@ class BlockMean(Operator):
 
 
 class Interpolation(Operator):
-    """Bilinear interpolation from block centres to cells; beyond the outer centres the nearest value is kept."""
+    """Bilinear interpolation from block centres to cells.
+
+    Beyond the outer centres the nearest value is kept, or the columns wrap around.
+    """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, coarse: tuple[int, int], factor: int) -> None:
-        """Set the operator for a coarse grid of this shape."""
+    def __init__(self, coarse: tuple[int, int], factor: int, periodic: bool = False) -> None:
+        """Set the operator.
+
+        Args:
+            coarse: shape of the coarse grid.
+            factor: cells a block spans along each axis.
+            periodic: whether the last column is a neighbour of the first, as around the globe.
+        """
         super().__init__()
-        for name, n in zip(("rows", "columns"), coarse, strict=True):
-            place = ((np.arange(n * factor) + 0.5) / factor - 0.5).clip(0, n - 1)
-            low = np.minimum(np.floor(place).astype(int), max(n - 2, 0))
+        for name, n, wraps in zip(("rows", "columns"), coarse, (False, periodic), strict=True):
+            cells = np.arange(n * factor)
+            place = (cells + 0.5) / factor - 0.5
+            place = place if wraps else place.clip(0, n - 1)
+            low = np.floor(place).astype(int)
             matrix = np.zeros((n * factor, n))
-            matrix[np.arange(n * factor), low] += 1 - (place - low)
-            matrix[np.arange(n * factor), np.minimum(low + 1, n - 1)] += place - low
+            for block, share in ((low, 1 - (place - low)), (low + 1, place - low)):
+                matrix[cells, block % n if wraps else block.clip(0, n - 1)] += share
             self.register_buffer(name, torch.from_numpy(matrix))
 
     def forward(self, x: Tensor) -> Tensor:

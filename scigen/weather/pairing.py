@@ -9,7 +9,11 @@ import xarray as xr
 
 from scigen.errors import UserError
 from scigen.io.coordinates import is_degrees
+from scigen.io.geolocation import geographic, geolocated
 from scigen.io.units import parse_units
+from scigen.weather.area import centres_of, measured
+from scigen.weather.containment import fit
+from scigen.weather.grid import Grid
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,7 @@ def pair(truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> tuple[xr.Datas
             f"The truth has no variable {missing} that the samples have; it has {sorted(map(str, truth.data_vars))}. "
             "Rename its variables, or sample and compare only those that it has."
         )
-    truth = truth[names]
+    truth = geolocated(truth[names], truth)
     _check_dims(truth, dims, "truth")
     if "member" in truth.dims:
         raise UserError("The truth must have no member dimension: select one with truth.isel(member=0).")
@@ -122,7 +126,19 @@ def _same_units(one: str | None, other: str | None) -> bool:
 def _on_grid(
     ds: xr.Dataset, grid: xr.Dataset, dims: tuple[str, str], what: str, like: str, subset: bool = False
 ) -> xr.Dataset:
-    """The cells of `ds` at the coordinates of `grid`, in its order; `subset` allows `ds` to have more of them."""
+    """The cells of `ds` at the coordinates of `grid`, in its order; `subset` allows `ds` to have more of them.
+
+    1-D coordinates are compared where both have them, else 2-D latitudes and longitudes; the latter, where both have
+    them, must agree in any case.
+    """
+    told = all(centres_of(d, dims) for d in (ds, grid))
+    if told and any(not measured(d, dims) for d in (ds, grid)):
+        own, other = Grid.of(ds), Grid.of(grid)
+        found = fit(own, other, (1.0, 1.0))
+        if found is None or not (subset or own.shape == other.shape):
+            raise UserError(f"{what} has {own}, {like} has {other}: bring both to the same cells before comparing.")
+        ds = ds.isel({dims[0]: found.rows, dims[1]: found.columns}).drop_vars(dims, errors="ignore")
+        return _located(ds, grid, dims)
     for dim in dims:
         if dim in ds.indexes and dim in grid.indexes and ds[dim].dtype.kind in "iuf" and grid[dim].dtype.kind in "iuf":
             have, want = (np.asarray(d[dim].values, np.float64) for d in (ds, grid))
@@ -145,8 +161,19 @@ def _on_grid(
                 f"{what} has {ds.sizes[dim]} cells along {dim}, {like} has {grid.sizes[dim]}, and without coordinates "
                 "they cannot be matched: cut one of them with ds.isel, or give both their coordinates."
             )
-    # cells are the same by now; small differences of float32 coordinates must not split them again
-    return ds.assign_coords({d: grid[d] for d in dims if d in grid.indexes})
+    if told and not (own := Grid.of(ds)).same(other := Grid.of(grid)):
+        raise UserError(
+            f"{what} has {own}, {like} has {other}: their latitudes and longitudes differ by more than a hundredth of "
+            "a cell. Bring both to the same cells before comparing."
+        )
+    return _located(ds, grid, dims)
+
+
+def _located(ds: xr.Dataset, grid: xr.Dataset, dims: tuple[str, str]) -> xr.Dataset:
+    """A dataset with the space coordinates of another one: small differences of digits must not split cells again."""
+    theirs = {c: v for c, v in grid.coords.items() if v.dims and set(v.dims) <= set(dims)}
+    twice = geographic(ds) if geographic(grid) else None
+    return ds.drop_vars(twice or ()).assign_coords(theirs)
 
 
 def _extent(dim: str, values: np.ndarray) -> str:

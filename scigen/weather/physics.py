@@ -20,7 +20,7 @@ from scigen.core.operator import OnChannels, Operator
 from scigen.errors import UserError
 from scigen.io.coordinates import check_finite
 from scigen.weather.conserve import scale_blocks
-from scigen.weather.data import Grid, area_weights, orientation, sample_times, to_coarse
+from scigen.weather.data import Grid, orientation, sample_times, to_coarse
 from scigen.weather.features import check_features, clock, in_block, place, sun
 from scigen.weather.operators import BlockMean, Interpolation
 from scigen.weather.relocation import place_static
@@ -66,6 +66,7 @@ class DownscalingCodec(Codec):
         features: Sequence[str] = (),
         conserve: bool = True,
         mean: ConditionalMean | None = None,
+        regrid: str | None = None,
     ) -> None:
         """Set the codec.
 
@@ -81,11 +82,12 @@ class DownscalingCodec(Codec):
             conserve: whether coarse fields are exactly the block means of the fine ones, so that samples may be held to
                 them.
             mean: a network whose output is added to the base.
+            regrid: how inputs on neither of the two grids are brought to the coarse one; None refuses them.
 
         Raises:
             UserError: for an unknown feature, or one of place on a grid without latitudes and longitudes.
         """
-        self.grid, self.factor, self.conserve, self.mean = grid, factor, conserve, mean
+        self.grid, self.factor, self.conserve, self.mean, self.regrid = grid, factor, conserve, mean, regrid
         self._variables = {name: dict(attrs) for name, attrs in variables.items()}
         self.inputs = self._variables if inputs is None else {name: dict(attrs) for name, attrs in inputs.items()}
         self.transforms = {
@@ -96,8 +98,8 @@ class DownscalingCodec(Codec):
         self.statistics = statistics
         self.features = check_features(features)
         rows, columns = grid.shape
-        self.mean_operator = BlockMean(area_weights(grid.y, grid.attrs, columns), factor)
-        self.interpolation = Interpolation((rows // factor, columns // factor), factor)
+        self.mean_operator = BlockMean(grid.weights, factor)
+        self.interpolation = Interpolation((rows // factor, columns // factor), factor, grid.closes)
         moments = zip(*_both(statistics.static, len(static)), strict=True)
         normal = [(v - m) / s for v, (m, s) in zip(self.static.values(), moments, strict=True)]
         fixed = [*normal, *in_block((rows, columns), factor)]
@@ -133,6 +135,11 @@ class DownscalingCodec(Codec):
         return 4
 
     @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Columns of a global grid close, rows never."""
+        return False, self.grid.closes
+
+    @property
     def measured(self) -> Operator | None:
         """The block mean of the variables that are held to it, where coarse fields are exactly that."""
         if not self._held:
@@ -147,7 +154,7 @@ class DownscalingCodec(Codec):
 
     def prepare(self, archive: xr.Dataset) -> xr.Dataset:
         """The coarse fields of an archive of the bundle's fine or coarse grid, in the bundle's order, lazily."""
-        return to_coarse(archive, self.grid, self.factor, self.inputs)[0]
+        return to_coarse(archive, self.grid, self.factor, self.inputs, self.regrid)[0]
 
     def samples(self, inputs: xr.Dataset) -> Sequence[str]:
         """Times in ISO format, to the second."""
@@ -203,7 +210,7 @@ class DownscalingCodec(Codec):
         own: dict[str, Any] = dict(
             grid=self.grid, factor=self.factor, variables=self._variables, static=self.static,
             statistics=self.statistics, inputs=self.inputs, transforms=self.transforms, features=self.features,
-            conserve=self.conserve, mean=self.mean,
+            conserve=self.conserve, mean=self.mean, regrid=self.regrid,
         )  # fmt: skip
         return DownscalingCodec(**(own | changes))
 
@@ -225,7 +232,7 @@ class DownscalingCodec(Codec):
         if archive is None:
             grid, arrange = self.grid, lambda fields: fields
         else:
-            way = orientation(archive, self.grid, self.factor)
+            way = orientation(archive, self.grid, self.factor, self.regrid)
             grid, arrange = way.grid, way.apply
         coords = xr.Dataset(coords={time: inputs[time], **grid.coordinates()})
         return Layout(coords, (time, *grid.dims), arrange)
@@ -242,10 +249,10 @@ class DownscalingCodec(Codec):
         settings: dict[str, Any] = {
             "grid": self.grid.to_dict(), "factor": self.factor, "variables": self._variables, "inputs": self.inputs,
             "transforms": {n: t.to_dict() for n, t in self.transforms.items()}, "features": list(self.features),
-            "conserve": self.conserve, "static": list(self.static), "mean": None,
+            "conserve": self.conserve, "static": list(self.static), "mean": None, "regrid": self.regrid,
         }  # fmt: skip
         arrays = {f"{k}_stats": np.asarray(v) for k, v in vars(self.statistics).items() if v is not None}
-        arrays |= {f"static.{name}": field for name, field in self.static.items()}
+        arrays |= {f"static.{name}": field for name, field in self.static.items()} | self.grid.arrays()
         if self.mean is not None:
             settings["mean"], weights = self.mean.state()
             arrays |= {f"mean.{k}": v for k, v in weights.items()}
@@ -259,7 +266,7 @@ class DownscalingCodec(Codec):
         mean = own.pop("mean")
         stats = Statistics(**{k.removesuffix("_stats"): v for k, v in arrays.items() if k.endswith("_stats")})
         static = {name: arrays[f"static.{name}"] for name in own.pop("static")}
-        grid, bent = Grid.from_dict(own.pop("grid")), own.pop("transforms")
+        grid, bent = Grid.from_dict(own.pop("grid"), arrays), own.pop("transforms")
         return cls(
             grid, own.pop("factor"), own.pop("variables"), static, stats,
             transforms={n: transform(t) for n, t in bent.items()},

@@ -8,12 +8,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from scigen.plots import panels, style
-from scigen.weather.area import latitude
+from scigen.weather.area import centres_of, latitude
 from scigen.weather.metrics import SHARE
 from scigen.weather.pairing import pair, space_dims
+from scigen.weather.sphere import corners, degrees, unit_vectors
 from scigen.weather.tables import reference
 
 ROWS = 3
@@ -191,10 +192,18 @@ class _Box:
         self.y, self.x = (
             np.asarray(ds[d].values if d in ds.indexes else np.arange(ds.sizes[d]), np.float64) for d in dims
         )
+        self.metres = all(str(ds[d].attrs.get("units")) in ("m", "metre", "meter") for d in dims if d in ds.indexes)
+        self.corners: tuple[np.ndarray, np.ndarray] | None = None
         edges = []
         for c in (self.x, self.y):
             half = 0.5 * (c[-1] - c[0]) / max(len(c) - 1, 1) or 0.5
             edges += [c[0] - half, c[-1] + half]
+        place = centres_of(ds, dims)
+        if place and min(place[0].shape) > 1:
+            lat, lon = degrees(corners(unit_vectors(*place)), np.asarray(np.take(place[1], place[1].size // 2)))
+            if np.ptp(lon) < 300:  # a map that holds a pole is drawn in its own rows and columns
+                self.corners, self.geographic, self.y = (lon, lat), True, lat
+                edges = [lon.min(), lon.max(), lat.min(), lat.max()]
         self.extent = tuple(edges)
         self.aspect = 1 / max(float(np.cos(np.deg2rad(self.y.mean()))), 0.1) if self.geographic else 1.0
         self.ratio = self.aspect * abs(edges[3] - edges[2]) / abs(edges[1] - edges[0])
@@ -206,6 +215,10 @@ class _Box:
             axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
             if self.geographic:
                 axis.set_major_formatter(FuncFormatter(lambda v, _, s=letters: _degrees(v, s)))
+                if abs(self.extent[1] - self.extent[0]) > 180:
+                    axis.set_major_locator(MultipleLocator(45 if letters == "NS" else 90))
+            elif self.metres:
+                axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:g} km"))
         ax.tick_params(labelbottom=bottom, labelleft=left, length=2.5)
 
 
@@ -213,7 +226,7 @@ def _degrees(value: float, letters: str) -> str:
     """51.5°N of 51.5; longitudes beyond 180 count westwards."""
     if letters == "EW":
         value = (value + 180) % 360 - 180
-    return f"{abs(value):g}°" + (letters[int(value < 0)] if value else "")
+    return f"{abs(value):g}°" + (letters[int(value < 0)] if value % 180 else "")
 
 
 def _ensembles(report: xr.Dataset) -> list[str]:
@@ -239,7 +252,12 @@ def _summary(field: np.ndarray, prefix: str, members: int) -> list[Panel | None]
 
 def _map(ax: Axes, field: np.ndarray, title: str, box: _Box, scale: Mapping[str, Any]) -> Any:
     """One map."""
-    image = ax.imshow(field, extent=box.extent, aspect=box.aspect, origin="lower", **scale)
+    image: Any
+    if box.corners is None:
+        image = ax.imshow(field, extent=box.extent, aspect=box.aspect, origin="lower", **scale)
+    else:
+        image = ax.pcolormesh(*box.corners, field, rasterized=True, **scale)
+        ax.set_aspect(box.aspect)
     ax.set_xlim(min(box.extent[:2]), max(box.extent[:2]))
     ax.set_ylim(min(box.extent[2:]), max(box.extent[2:]))
     ax.set_title(title, fontweight="normal", fontsize=9)

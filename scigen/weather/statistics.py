@@ -17,6 +17,7 @@ from scigen.metrics import ensemble
 from scigen.metrics.histogram import bin_edges, histogram
 from scigen.metrics.spectra import power_spectrum
 from scigen.weather.area import block_means, cell_weights
+from scigen.weather.grid import wraps
 from scigen.weather.pairing import pair, space_dims
 
 BLOCK_BYTES = 2**25
@@ -66,7 +67,7 @@ def statistics(
     members, size = samples.sizes["member"], [truth.sizes[d] for d in dims]
     if factor is not None and not 1 <= factor <= min(size):
         raise UserError(f"factor={factor} leaves no coarse cell of {size[0]} x {size[1]} cells: take 1 … {min(size)}.")
-    weights = cell_weights(truth, dims)
+    weights, closes = cell_weights(truth, dims), wraps(truth, dims)
     edges = survey(truth) if edges is None else edges
     if missing := set(map(str, truth.data_vars)) - set(edges):
         raise UserError(f"There are no bin edges for {sorted(missing)}: take those of survey(truth).")
@@ -77,7 +78,7 @@ def statistics(
         for lo, y in _blocks(truth[variable], step):
             x = np.asarray(samples[variable].isel(time=slice(lo, lo + step)).values, np.float64)
             _check_finite(x, samples[variable], lo, f"samples '{name}'", "the archive is unfinished: sample it again")
-            one = _block(y, np.moveaxis(x, 1, 0), weights, factor, edges[variable], wet)
+            one = _block(y, np.moveaxis(x, 1, 0), weights, factor, edges[variable], closes, wet)
             blocks.append(one.assign(ranks=_ranks(samples[variable], x, y, lo, weights, seed)))
         variables.append(_join(blocks))
     result = xr.concat(variables, xr.Variable("variable", np.array(list(map(str, truth.data_vars)))))
@@ -138,8 +139,13 @@ def _check_finite(values: np.ndarray, field: xr.DataArray, lo: int, who: str, re
         raise UserError(f"'{field.name}' of {who} has missing or infinite values, first at time {when}: {remedy}.")
 
 
-def _block(y: Array, x: Array, weights: Array, factor: int | None, edges: Array, wet: float | None) -> xr.Dataset:
-    """Statistics of one block, but for the ranks: truth y (time, Y, X), members x (member, time, Y, X)."""
+def _block(
+    y: Array, x: Array, weights: Array, factor: int | None, edges: Array, closes: bool, wet: float | None
+) -> xr.Dataset:
+    """Statistics of one block, but for the ranks: truth y (time, Y, X), members x (member, time, Y, X).
+
+    `closes`: whether the columns go around the globe; `wet`: value from which a cell is wet, None where nothing is.
+    """
     members = len(x)
 
     def mean(field: np.ndarray) -> np.ndarray:
@@ -153,9 +159,9 @@ def _block(y: Array, x: Array, weights: Array, factor: int | None, edges: Array,
         "squared_error": (("time",), mean(error**2)),
         "variance": (("time",), mean(x.var(0, ddof=1)) if members > 1 else none),
     }
-    wavenumber, power = power_spectrum(x)
+    wavenumber, power = power_spectrum(x, (False, closes))
     parts["power"] = (("time", "wavenumber"), power.mean(0))
-    parts["power_truth"] = (("time", "wavenumber"), power_spectrum(y)[1])
+    parts["power_truth"] = (("time", "wavenumber"), power_spectrum(y, (False, closes))[1])
     if wet is not None:
         parts["wet"], parts["wet_truth"] = (("time",), mean((x >= wet).mean(0))), (("time",), mean(y >= wet))
     else:

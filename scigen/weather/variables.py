@@ -10,6 +10,7 @@ import xarray as xr
 from scigen.errors import UserError
 from scigen.io.blocks import lazy
 from scigen.io.coordinates import conventional, horizontal_dims, straighten
+from scigen.io.geolocation import geolocated
 from scigen.io.units import parse_units, require_units
 from scigen.weather import levels
 from scigen.weather.known import ON_LEVELS, VARIABLES, Variable, known, on_level
@@ -28,8 +29,9 @@ def find_variables(ds: xr.Dataset, variables: Wanted) -> xr.Dataset:
 
     A variable is looked up by exact name, by the names that files are known to give it, and by its `standard_name`.
     Names such as t850 mean a level of pressure, and `temperature@850` takes that level [hPa] of a variable that has
-    several. The name it had is kept in its attribute `original_name`. Longitudes are put in order; coordinates other
-    than those of the dimensions are left out. Sums over time of what is known as a rate become one (`rates`).
+    several. The name it had is kept in its attribute `original_name`. Longitudes are put in order; of coordinates,
+    those of the dimensions, a 2-D latitude and longitude and the grid mapping are kept (`geolocation`). Sums over time
+    of what is known as a rate become one (`rates`).
 
     Args:
         ds: an archive.
@@ -61,7 +63,8 @@ def find_variables(ds: xr.Dataset, variables: Wanted) -> xr.Dataset:
     if len(set(dims.values())) > 1:
         raise UserError(f"The variables lie on different dimensions: {dims}. Bring them to one grid first.")
     out = xr.Dataset(found, attrs=ds.attrs)
-    return out.drop_vars([c for c in out.coords if c not in out.dims])
+    out = out.drop_vars([c for c in out.coords if c not in out.dims])
+    return geolocated(out, ds)
 
 
 def _locate(ds: xr.Dataset, name: str, attrs: Mapping[str, Any]) -> str:

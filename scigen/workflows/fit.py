@@ -23,7 +23,7 @@ from scigen.workflows.distil import check, distil
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
 from scigen.workflows.mean import with_mean
-from scigen.workflows.training import adopt, judge_of, plain, provenance, settings
+from scigen.workflows.training import adopt, build, judge_of, plain, provenance, settings
 from scigen.workflows.training import run as run_stage
 
 log = logging.getLogger(__name__)
@@ -145,12 +145,8 @@ def _fill_noise(cfg: DictConfig, data: Data, teacher: Bundle | None) -> None:
 
 def _network(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling) -> Bundle:
     """The teacher, not trained."""
-    codec, own = data.codec, plain(cfg)["network"]
-    name = own.pop("_target_")
-    args = own | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
-    args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
-    torch.manual_seed(cfg.seed)
-    return Bundle(get_class(name)(**args), name, args, 1.0, codec, sampling, domain.name, "teacher")
+    network, name, args = build(plain(cfg)["network"], data.codec, cfg.seed)
+    return Bundle(network, name, args, 1.0, data.codec, sampling, domain.name, "teacher")
 
 
 def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path) -> Bundle:

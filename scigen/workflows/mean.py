@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -21,7 +20,7 @@ from scigen.core.methods.mean import MeanRegression, folds
 from scigen.core.train import Schedule
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
-from scigen.workflows.training import plain, run, settings
+from scigen.workflows.training import build, plain, run, settings
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +75,8 @@ def _network(
     cfg: DictConfig, data: Data, split: Split, schedule: Schedule, folder: Path, title: str
 ) -> ConditionalMean:  # fmt: skip
     """A network trained on a split: the finished one, or trained now."""
-    codec, path, own = data.codec, folder / "mean.safetensors", plain(cfg)["network"]
-    name = own.pop("_target_")
-    args: dict[str, Any] = own | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
-    args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
-    torch.manual_seed(cfg.seed)
-    blank = ConditionalMean(get_class(name)(**args), name, args).to(pick(cfg.trainer.accelerator))
+    codec, path = data.codec, folder / "mean.safetensors"
+    blank = ConditionalMean(*build(plain(cfg)["network"], codec, cfg.seed)).to(pick(cfg.trainer.accelerator))
     if path.exists():
         log.info("%s: finished before, %s", title, path)
         blank.network.load_state_dict(load_file(path))

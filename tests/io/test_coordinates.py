@@ -77,7 +77,7 @@ def test_cf_attributes_are_added_and_kept() -> None:
     assert found["lat"].attrs == dict(axis="Y", standard_name="latitude", units="degrees_north", long_name="mine")
     assert found["time"].attrs == dict(axis="T", standard_name="time")
     rotated = with_cf_attributes(fields(dims=("time", "rlat", "rlon")))
-    assert rotated["rlat"].attrs == dict(axis="Y")
+    assert rotated["rlat"].attrs == dict(axis="Y", standard_name="grid_latitude")
     assert "axis" not in ds["lat"].attrs
 
 

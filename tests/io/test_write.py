@@ -255,3 +255,36 @@ def test_wrong_shapes_are_defects_of_the_caller(path: Path) -> None:
 def test_members_must_be_some(path: Path) -> None:
     with pytest.raises(UserError, match="members=0 must be at least 1"):
         SampleWriter(path, coordinates(), VARIABLES, 0)
+
+
+def test_2d_coordinates_and_the_grid_mapping_survive(path: Path) -> None:
+    """As CF wants them: coordinates named by the variables, the mapping by its own attribute, through a second copy."""
+    lat, lon = np.meshgrid(np.linspace(38, 39, Y), np.linspace(-98, -97, X), indexing="ij")
+    attrs = {
+        "grid_mapping_name": "lambert_conformal_conic",
+        "standard_parallel": [38.5, 38.5],
+        "earth_radius": 6371229.0,
+    }
+    coords = xr.Dataset(
+        coords={
+            "time": coordinates()["time"],
+            "latitude": (("y", "x"), lat, {"standard_name": "latitude", "units": "degrees_north"}),
+            "longitude": (("y", "x"), lon, {"standard_name": "longitude", "units": "degrees_east"}),
+            "crs": ((), np.int32(0), attrs),
+        }
+    )
+    truth = fields()
+    with SampleWriter(path, coords, VARIABLES, M, ("time", "y", "x")) as writer:
+        writer.write(0, truth)
+    with xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path) as ds:
+        found = ds.load()
+    np.testing.assert_array_equal(found["t2m"], truth["t2m"])
+    np.testing.assert_array_equal(found["latitude"], lat)
+    assert set(found["t2m"].coords) >= {"latitude", "longitude"} and "x" not in found.coords
+    assert found["t2m"].attrs["grid_mapping"] == "crs" and found["t2m"].attrs["units"] == "K"
+    stored = found["crs"].attrs
+    assert stored["grid_mapping_name"] == attrs["grid_mapping_name"]
+    assert np.array_equal(stored["standard_parallel"], attrs["standard_parallel"])
+    whole = xr.open_dataset(path, decode_coords="all", engine="zarr" if path.suffix == ".zarr" else None)
+    assert "crs" in whole.coords and whole["t2m"].encoding["grid_mapping"] == "crs"
+    whole.close()

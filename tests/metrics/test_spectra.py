@@ -9,7 +9,7 @@ from scigen.metrics.spectra import annuli, power_spectrum
 SHAPES = [(16, 16), (33, 49), (8, 40), (5, 2)]
 
 
-@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("periodic", [False, True, (False, True), (True, False)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_power_adds_up_to_the_variance_about_the_mean(shape, periodic):
     field = 280 + np.random.default_rng(0).standard_normal((3, 2, *shape))
@@ -33,6 +33,23 @@ def test_a_wave_of_k_periods_lands_in_bin_k_on_the_torus(k):
     assert power[k - 1] == pytest.approx(field.var()) and power.sum() == pytest.approx(field.var())
 
 
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_on_a_band_around_the_globe_one_wavenumber_is_one_wavelength_along_either_axis(k):
+    """Half waves across, whole waves around: 2N/k cells both."""
+    across = np.cos(np.pi * k * (np.arange(16) + 0.5) / 16)[:, None] * np.ones((16, 32))
+    around = np.cos(2 * np.pi * k * np.arange(32) / 32 + 0.3)[None] * np.ones((16, 32))
+    for field in (across, around):
+        _, power = power_spectrum(field, (False, True))
+        assert power[k - 1] == pytest.approx(0.5) and power.sum() == pytest.approx(0.5)
+
+
+def test_turning_a_globe_leaves_its_spectrum_alone():
+    field = np.random.default_rng(3).standard_normal((24, 48)).cumsum(1)
+    turned = np.roll(field, 17, 1)
+    np.testing.assert_allclose(*(power_spectrum(f, (False, True))[1] for f in (field, turned)), rtol=1e-10)
+    assert not np.allclose(*(power_spectrum(f)[1] for f in (field, turned)), rtol=0.1)
+
+
 def test_one_wavenumber_is_one_wavelength_along_either_side_of_a_rectangle():
     # 8 cells a half wave: one half wave over the short side of 8, three over the long one of 24
     y = np.cos(np.pi * (np.arange(8) + 0.5) / 8)[:, None] * np.ones((8, 24))
@@ -40,7 +57,7 @@ def test_one_wavenumber_is_one_wavelength_along_either_side_of_a_rectangle():
     assert power_spectrum(y)[1][0] == pytest.approx(0.5) == power_spectrum(x)[1][0]
 
 
-@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("periodic", [False, True, (False, True)])
 def test_white_noise_has_equal_power_in_every_mode(periodic):
     field = np.random.default_rng(1).standard_normal((400, 24, 32))
     _, power = power_spectrum(field, periodic)

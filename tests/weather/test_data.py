@@ -97,6 +97,44 @@ def test_static_fields_by_name_by_path_or_none(stored: Path, tmp_path: Path) -> 
     assert pair.static["z"].dtype == np.float32 and Grid.of(pair.static).same(Grid.of(pair.fine))
 
 
+@pytest.mark.parametrize("by_variables", [False, True])
+def test_pair_on_a_curvilinear_grid(by_variables: bool, lambert, kind, tmp_path: Path) -> None:
+    """2-D coordinates, stored as such or as variables, lead through trimming, block means and static fields."""
+    ds = lambert(13, 17, kind=kind)
+    dims = ds["t2m"].dims[1:]
+    ds["orography"] = (dims, ds["t2m"].values[0].astype(np.float32), {"units": "m"})
+    place = [c for c, v in ds.coords.items() if v.ndim == 2]
+    ds = ds.reset_coords(place) if by_variables else ds
+    ds.to_netcdf(tmp_path / "fine.nc")
+    ds[[*place, "orography"] if by_variables else ["orography"]].isel({dims[0]: slice(None, None, -1)}).to_netcdf(
+        tmp_path / "static.nc"
+    )
+    for static in (None, str(tmp_path / "static.nc")):
+        pair = open_pair(tmp_path / "fine.nc", variables=["t2m"], factor=4, static=static)
+        assert dict(pair.fine.sizes) == {"time": 3, dims[0]: 12, dims[1]: 16}
+        grid = Grid.of(pair.fine)
+        assert list(pair.static.data_vars) == ["orography"]
+        assert grid.same(Grid.of(lambert(kind=kind))) and grid.coarse(4).same(Grid.of(pair.coarse))
+        np.testing.assert_allclose(pair.static["orography"], pair.fine["t2m"][0], rtol=1e-6)
+        weights = cell_weights(pair.fine, dims)
+        np.testing.assert_allclose(pair.coarse["t2m"], block_means(pair.fine["t2m"].values, weights, 4)[0], rtol=1e-12)
+
+
+def test_pair_of_an_archive_and_a_regridded_one(stored: Path, tmp_path: Path) -> None:
+    lat, lon = np.arange(48.0, 56, 0.8), np.arange(-4.0, 7, 0.8)
+    values = np.broadcast_to(lat[:, None] + 2 * lon, (6, len(lat), len(lon)))
+    coords = {"time": archive()["time"], "lat": lat, "lon": lon}
+    xr.Dataset({"t2m": (("time", "lat", "lon"), values, {"units": "K"})}, coords).to_netcdf(tmp_path / "coarse.nc")
+    pair = open_pair(stored, coarse=tmp_path / "coarse.nc", variables=["t2m"], factor=4, regrid="linear")
+    grid = Grid.of(pair.coarse)
+    np.testing.assert_allclose(pair.coarse["t2m"][0], grid.y[:, None] + 2 * grid.x, rtol=1e-12)
+    assert dask.is_dask_collection(pair.coarse["t2m"].data) and Grid.of(pair.fine).coarse(4).same(grid)
+    with pytest.raises(UserError, match=r"data\.regrid=nearest: expected null, linear or conservative"):
+        open_pair(stored, coarse=tmp_path / "coarse.nc", variables=["t2m"], factor=4, regrid="nearest")
+    with pytest.raises(UserError, match=r"data\.regrid=linear is for an archive of coarse fields"):
+        open_pair(stored, variables=["t2m"], factor=4, regrid="linear")
+
+
 def test_static_fields_that_are_none(stored: Path, tmp_path: Path) -> None:
     def refused(what: str, message: str) -> None:
         with pytest.raises(UserError, match=message):
@@ -122,6 +160,8 @@ def test_static_fields_that_are_none(stored: Path, tmp_path: Path) -> None:
         (lambda ds: ds.isel(time=[0, 1, 1]), "1 time more than once, first 2020-01-01 06:00"),
         (lambda ds: ds.isel(time=0, drop=True), "add the time"),
         (lambda ds: ds.drop_vars("latitude"), "'latitude' has no coordinate with numbers"),
+        (lambda ds: ds.isel(latitude=[3]), "factor=4 leaves no coarse cell of a grid of 1 × 13.*at most 1"),
+        (lambda ds: ds.isel(longitude=[3]), "factor=4 leaves no coarse cell of a grid of 9 × 1 .*at most 1"),
         (lambda ds: ds.isel(latitude=slice(3)), "factor=4 leaves no coarse cell of a grid of 3 × 13"),
     ],
 )

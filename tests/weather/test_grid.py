@@ -3,11 +3,9 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
 
 from scigen.errors import UserError
-from scigen.weather.grid import Grid, area_weights, fit
+from scigen.weather.grid import Grid, wraps
 
 
 def grid(y: np.ndarray, x: np.ndarray, dims: tuple[str, str] = ("latitude", "longitude")) -> Grid:
@@ -49,46 +47,118 @@ def test_coordinates_that_are_no_grid() -> None:
         grid([1, np.nan, 2], [0, 1])
 
 
-def test_area_weights() -> None:
+def test_weights_are_areas() -> None:
     lat = np.array([60.0, 0.0])
-    weights = area_weights(lat, grid(lat, [0, 1, 2]).attrs, 3)
-    np.testing.assert_allclose(weights, [[2 / 3] * 3, [4 / 3] * 3])
+    sines = np.sin(np.deg2rad([90, 30, -30]))
+    areas = -np.diff(sines)
+    np.testing.assert_allclose(grid(lat, [0, 1, 2]).weights, np.repeat(areas / areas.mean(), 3).reshape(2, 3))
     flat = grid([60.0, 0.0], [0, 1, 2], ("y", "x"))
-    np.testing.assert_array_equal(area_weights(flat.y, flat.attrs, 3), np.ones((2, 3)))
+    np.testing.assert_array_equal(flat.weights, np.ones((2, 3)))
 
 
-@given(
-    rows=st.integers(1, 6), columns=st.integers(1, 6), south=st.integers(0, 4), west=st.integers(0, 4),
-    flip=st.booleans(), turn=st.sampled_from([0, 360, -360]), data=st.data(),
-)  # fmt: skip
-def test_a_part_is_found_in_a_larger_grid(rows, columns, south, west, flip, turn, data) -> None:
-    """Taking the part from the whole gives the same values at the same places, however either is stored."""
-    north, east = data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))
-    y, x = 40 + 0.5 * np.arange(south + rows + north), -3 + 0.5 * np.arange(west + columns + east)
-    want = grid(y[south : south + rows], x[west : west + columns])
-    stored = y[::-1] if flip else y
-    ds = xr.Dataset({"a": (("lat", "lon"), 1000 * stored[:, None] + x[None])}, coords={"lat": stored, "lon": x + turn})
-    found = fit(Grid.of(ds), want, (0.5, 0.5))
-    assert found is not None
-    part = found.take(ds, want)
-    np.testing.assert_allclose(part["a"], 1000 * want.y[:, None] + want.x[None])
-    assert Grid.of(part).to_dict() == want.to_dict()
+def restored(one: Grid) -> Grid:
+    """By way of a bundle: JSON, and arrays among others."""
+    return Grid.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False)), one.arrays() | {"static": np.ones(3)})
 
 
-def test_a_region_across_the_end_of_a_global_grid() -> None:
-    lon = np.arange(0, 360, 10.0)
-    ds = xr.Dataset({"a": (("lat", "lon"), np.tile(lon, (2, 1)))}, coords={"lat": [0.0, 10.0], "lon": lon})
-    want = grid([0, 10], [-20, -10, 0, 10])
-    found = fit(Grid.of(ds), want, (10, 10))
-    assert found is not None
-    assert found.take(ds, want)["a"].values[0].tolist() == [340, 350, 0, 10]
+def test_curvilinear_grids_keep_all_they_have(lambert, kind) -> None:
+    one = Grid.of(lambert(kind=kind))
+    two = restored(one)
+    assert one.counted == two.counted == (kind == "counted") and two.same(one)
+    np.testing.assert_array_equal(two.latitude, one.latitude)
+    assert not any(k in json.dumps(one.to_dict()) for k in ('latitude"', 'longitude"'))  # not in the JSON
+    assert "grid.latitude" in one.arrays() and not grid([1, 2], [3, 4]).arrays()
+    ds = xr.Dataset(coords=two.coordinates())
+    assert Grid.of(ds).same(one) and set(one.dims) & set(ds.coords) == (set() if kind == "counted" else {"y", "x"})
+    if kind == "projected":
+        assert one.mapping is not None and two.mapping == one.mapping and ds["crs"].attrs == one.mapping[1]
+    assert "latitude 38" in str(one) and ("from -15000 to 18000 by 3000" in str(one)) == (kind == "projected")
 
 
-def test_another_grid_does_not_fit() -> None:
-    have = grid(np.arange(8.0), np.arange(8.0))
-    assert fit(have, grid([1, 2], [3, 4]), (1, 1)) is not None
-    for y, x in (([1, 3], [3, 4]), ([1.1, 2.1], [3, 4]), ([7, 8], [3, 4]), ([1, 2], [7, 8])):
-        assert fit(have, grid(y, x), (1, 1)) is None
-    assert fit(have, grid([3], [3]), (4, 4)) is None
-    metres = grid([1, 2], [363, 364], ("y", "x"))
-    assert fit(metres, grid([1, 2], [3, 4], ("y", "x")), (1, 1)) is None
+def test_curvilinear_grids_are_told_apart_by_their_2d_coordinates(lambert, kind) -> None:
+    one, ds = Grid.of(lambert(kind=kind)), lambert(kind=kind)
+    lat, lon = (n for n, v in ds.coords.items() if v.ndim == 2)
+    shifted = ds.assign_coords({lat: ds[lat] + 0.002})  # 7 % of a cell of 3 km
+    assert not one.same(Grid.of(shifted))
+    assert one.same(Grid.of(ds.assign_coords({lon: ds[lon] % 360})))
+    assert one.same(Grid.of(ds.assign_coords({lat: ds[lat] + 1e-5})))
+    flipped = ds.isel({one.dims[0]: slice(None, None, -1)})
+    assert not one.same(Grid.of(flipped))
+    assert Grid.of(flipped).falls == (True, False) and one.falls == (False, False)
+
+
+def test_numbers_of_cells_are_no_coordinates_where_2d_ones_tell(lambert) -> None:
+    ds = lambert(kind="counted")
+    counted = ds.assign_coords(south_north=np.arange(12) + 5, west_east=np.arange(16))
+    assert Grid.of(counted).counted and Grid.of(counted).same(Grid.of(ds))
+    metres = ds.assign_coords(south_north=3000.0 * np.arange(12), west_east=3000.0 * np.arange(16))
+    assert not Grid.of(metres).counted
+
+
+def test_projections_are_told_apart_where_there_are_no_2d_coordinates(lambert) -> None:
+    ds = lambert().drop_vars(["latitude", "longitude"])
+    other = ds.copy()
+    other["crs"] = other["crs"].assign_attrs(longitude_of_central_meridian=-95.0)
+    assert Grid.of(ds).same(Grid.of(ds)) and not Grid.of(ds).same(Grid.of(other))
+    assert Grid.of(ds).same(Grid.of(other.drop_vars("crs")))  # which says nothing
+
+
+def test_blocks_of_curvilinear_cells(lambert, kind) -> None:
+    """The blocks of a Lambert grid lie where the projection has the means of the metres, nearly."""
+    one = Grid.of(lambert(kind=kind)).coarse(4)
+    assert one.shape == (3, 4) and one.counted == (kind == "counted")
+    centre = Grid.of(lambert(48, 64, 750.0)).coarse(16)  # 16 times as many cells over the same area, but for a margin
+    fine = Grid.of(lambert())
+    np.testing.assert_allclose(one.latitude, fine.latitude.reshape(3, 4, 4, 4).mean((1, 3)), atol=2e-4)
+    np.testing.assert_allclose(one.longitude, fine.longitude.reshape(3, 4, 4, 4).mean((1, 3)), atol=2e-4)
+    assert centre.shape == (3, 4)
+
+
+def test_blocks_across_the_date_line_keep_their_place(lambert) -> None:
+    ds = lambert(kind="counted")
+    lon = np.where(ds["XLONG"] + 277.25 > 180, ds["XLONG"] + 277.25 - 360, ds["XLONG"] + 277.25)  # cut at the date line
+    assert lon.min() < -179 and lon.max() > 179
+    one = Grid.of(ds.assign_coords(XLONG=(ds["XLONG"].dims, lon))).coarse(4)
+    plain = Grid.of(ds).coarse(4)
+    np.testing.assert_allclose((one.longitude - plain.longitude - 277.25 + 180) % 360, 180, atol=1e-4)
+    np.testing.assert_allclose(one.latitude, plain.latitude, atol=1e-5)
+
+
+def test_bad_2d_coordinates_are_refused(lambert) -> None:
+    ds = lambert()
+    with pytest.raises(UserError, match=r"2-D latitude holds 1 missing values.*drop_vars"):
+        Grid.of(ds.assign_coords(latitude=ds["latitude"].where(ds["latitude"] > ds["latitude"].min())))
+    with pytest.raises(UserError, match=r"2-D latitude holds 0 missing values and goes from .* expected degrees"):
+        Grid.of(ds.assign_coords(latitude=ds["latitude"] * 111.0))
+
+
+def test_latitude_and_longitude_of_every_cell(lambert) -> None:
+    lat, lon = grid([50, 51], [1, 2, 3]).latlon()
+    assert lat.tolist() == [[50] * 3, [51] * 3] and lon.tolist() == [[1, 2, 3]] * 2
+    projected = Grid.of(lambert())
+    assert projected.latlon() == (projected.latitude, projected.longitude)
+    assert grid([50, 51], [1, 2, 3], ("y", "x")).latlon() is None
+
+
+@pytest.mark.parametrize(
+    ("lon", "closes"),
+    [
+        (np.arange(0, 360, 4.0), True),
+        (np.arange(-180, 180, 0.25).astype(np.float32), True),
+        (np.arange(360, 0, -30.0), True),
+        (np.arange(0, 356, 4.0), False),
+        (np.arange(0, 180, 4.0), False),
+        (np.array([0.0, 100, 200, 250]), False),
+        (np.array([0.0]), False),
+    ],
+)
+def test_longitudes_that_go_around_the_globe(lon, closes) -> None:
+    one = grid([0, 1], lon)
+    assert one.closes == closes and not grid([0, 1], lon, ("y", "x")).closes
+    assert wraps(xr.Dataset(coords=one.coordinates()), one.dims) == closes
+    assert not wraps(xr.Dataset(), one.dims)
+
+
+def test_a_meridian_that_is_there_twice() -> None:
+    with pytest.raises(UserError, match=r"longitudes -180 to 180 hold a meridian twice.*slice\(-1\)"):
+        grid([0, 1], np.arange(-180, 181, 4.0))

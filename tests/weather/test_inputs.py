@@ -10,6 +10,7 @@ from scigen.errors import UserError
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Grid
 from scigen.weather.inputs import orientation, to_coarse
+from scigen.weather.variables import find_variables
 
 F = 2
 LAT, LON = np.linspace(53.5, 50, 8), np.linspace(-1, 1.75, 12)
@@ -123,6 +124,81 @@ def test_other_grids_are_refused(lat: np.ndarray, lon: np.ndarray) -> None:
             UserError, match=r"neither of the bundle's: it has .* by .*fine grid, 8 latitude .*coarse grid, 4"
         ):
             function(archive(lat, lon))
+
+
+CELLS = {
+    "as it is": lambda ds, y, x: ds,
+    "flipped": lambda ds, y, x: ds.isel({y: slice(None, None, -1)}),
+    "mirrored": lambda ds, y, x: ds.isel({x: slice(None, None, -1)}),
+    "turned": lambda ds, y, x: ds.isel({y: slice(None, None, -1), x: slice(None, None, -1)}),
+    "transposed": lambda ds, y, x: ds.transpose(x, y, "time"),
+}
+
+
+@pytest.mark.parametrize("variant", CELLS)
+@pytest.mark.parametrize("fine", [True, False])
+def test_curvilinear_inputs_give_the_same_and_outputs_run_as_they_do(lambert, kind, variant, fine) -> None:
+    """In any order, cut out of a larger archive: the same coarse fields, and outputs with values of their places."""
+    whole = lambert(20, 24, kind=kind)
+    dims = whole["t2m"].dims[1:]
+    part = whole.isel({dims[0]: slice(4, 16), dims[1]: slice(4, 20)})
+    grid = Grid.of(part)
+    expected = coarsen(find_variables(part, ["t2m"]), 4)
+    source = find_variables(whole, ["t2m"])
+    ds = CELLS[variant](source if fine else coarsen(source, 4), *dims)
+    found, coarsened = to_coarse(ds, grid, 4, ["t2m"])
+    assert coarsened == fine
+    # areas of the outer cells are extrapolated, which a cut changes a little
+    np.testing.assert_allclose(found["t2m"], expected["t2m"], rtol=1e-8)
+    assert Grid.of(found).same(grid.coarse(4))
+    way = orientation(ds, grid, 4)
+    fields = way.apply(grid.latitude + grid.longitude / 10)
+    assert way.grid.latlon() is not None
+    np.testing.assert_allclose(fields, way.grid.latitude + way.grid.longitude / 10, rtol=1e-12)
+    assert way.grid.falls == (variant in ("flipped", "turned"), variant in ("mirrored", "turned"))
+
+
+def test_other_curvilinear_grids_are_refused(lambert, kind) -> None:
+    grid = Grid.of(lambert(kind=kind))
+    lon = "longitude" if kind == "projected" else "XLONG"
+    other = lambert(kind=kind)
+    for ds in (other.assign_coords({lon: other[lon] + 0.1}), archive(), lambert(24, 32, 2000.0, kind)):
+        with pytest.raises(UserError, match=r"neither of the bundle's.*latitude 38"):
+            to_coarse(ds, grid, 4, ["t2m"])
+
+
+def test_an_input_on_another_grid_is_regridded_if_the_bundle_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    lat, lon = np.arange(49.0, 55, 0.7), np.arange(-3.0, 4, 0.7)
+    values = (2 * lat[:, None] - lon)[None] + np.arange(3.0)[:, None, None]
+    ds = archive(lat, lon)
+    ds["t2m"] = (ds["t2m"].dims, values, {"units": "K"})
+    with caplog.at_level(logging.INFO, "scigen"):
+        found, coarsened = to_coarse(ds.chunk(time=1), GRID, F, ["t2m"], "linear")
+    assert not coarsened and "is regridded (linear) to the bundle's coarse grid" in caplog.text
+    block = GRID.coarse(F)
+    np.testing.assert_allclose(found["t2m"][0], 2 * block.y[:, None] - block.x, rtol=1e-12)
+    assert Grid.of(found).to_dict() == block.to_dict() and dask.is_dask_collection(found["t2m"].data)
+    way = orientation(ds, GRID, F, "linear")
+    assert way.grid is GRID and way.apply(place(GRID.y, GRID.x)).tolist() == place(GRID.y, GRID.x).tolist()
+    np.testing.assert_array_equal(to_coarse(COARSE, GRID, F, ["t2m"], "linear")[0]["t2m"], COARSE["t2m"])  # as it is
+    with pytest.raises(UserError, match=r"with data\.coarse= and data\.regrid= bundles regrid their inputs"):
+        to_coarse(ds, GRID, F, ["t2m"])
+
+
+@pytest.mark.parametrize("start", [0.0, -180.0])
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_globe_may_be_cut_anywhere(start: float, fine: bool) -> None:
+    lat, lon = np.linspace(-90, 90, 6), np.arange(0, 360, 30.0)
+    grid = Grid.of(archive(lat, lon))
+    expected = coarsen(archive(lat, lon), F)
+    ds = archive(lat, lon) if fine else expected
+    ds = ds.assign_coords(longitude=(ds["longitude"] - start) % 360 + start).sortby("longitude")
+    found, _ = to_coarse(ds, grid, F, ["t2m"])
+    np.testing.assert_allclose(found["t2m"], expected["t2m"], rtol=1e-12)
+    out = orientation(ds, grid, F)
+    np.testing.assert_allclose(out.apply(place(grid.y, grid.x)), place(out.grid.y, out.grid.x), rtol=1e-12)
+    if fine:
+        np.testing.assert_array_equal(out.grid.x, ds["longitude"])
 
 
 def test_what_a_bundle_asks_of_variables_and_times() -> None:

@@ -8,7 +8,9 @@ import pytest
 import xarray as xr
 
 from scigen.errors import UserError
+from scigen.weather.area import cell_weights
 from scigen.weather.pairing import pair
+from scigen.weather.variables import find_variables
 
 
 def archive(times=4, members=3, y=4, x=6, start="2020-01-01", names=("t2m",), units="K", y0=50.0):
@@ -91,6 +93,38 @@ def test_nothing_is_loaded():
 @pytest.mark.parametrize("spelling", ["m s**-1", "m s^-1", "m/s", "m  s-1"])
 def test_spelling_of_units_is_no_difference(spelling):
     pair(archive(members=0, units=spelling), {"a": archive(units="m s-1")})
+
+
+TURNS = {
+    "as it is": lambda ds, y, x: ds,
+    "flipped": lambda ds, y, x: ds.isel({y: slice(None, None, -1)}),
+    "renumbered": lambda ds, y, x: ds.assign_coords({y: np.arange(12), x: np.arange(16)}) if y != "y" else ds,
+    "by place only": lambda ds, y, x: ds.drop_vars([y, x], errors="ignore"),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_curvilinear_cells_are_matched_by_place(turn, lambert, kind):
+    """A larger truth that runs otherwise: the same values at the same cells, and one set of coordinates."""
+    truth = lambert(kind=kind)
+    y, x = truth["t2m"].dims[1:]
+    part = find_variables(truth.isel({y: slice(2, 10), x: slice(1, 13)}), ["t2m"])
+    samples = part.expand_dims(member=2, axis=1)
+    cut, paired = pair(TURNS[turn](truth, y, x), {"a": samples})
+    np.testing.assert_array_equal(cut["t2m"], part["t2m"])
+    assert cut["t2m"].coords["latitude"].identical(paired["a"]["t2m"].coords["latitude"])
+    assert not {"XLAT", "XLONG"} & set(cut.coords)
+    np.testing.assert_array_equal(cell_weights(cut, (y, x)), cell_weights(paired["a"], (y, x)))
+
+
+def test_curvilinear_cells_that_are_others_are_refused(lambert, kind):
+    truth = find_variables(lambert(kind=kind), ["t2m"])
+    samples = truth.assign_coords(longitude=truth["longitude"] + 0.01).expand_dims(member=2)
+    with pytest.raises(UserError, match=r"the truth has .*longitude -97.*samples 'a' has .*longitude -97"):
+        pair(truth, {"a": samples})
+    two = {"a": truth.expand_dims(member=2), "b": truth.isel({truth["t2m"].dims[1]: slice(8)}).expand_dims(member=2)}
+    with pytest.raises(UserError, match=r"samples 'b' has 8"):
+        pair(truth, two)
 
 
 def noleap(ds):

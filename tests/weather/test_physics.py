@@ -1,5 +1,7 @@
 """Operators and codec of downscaling."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,10 @@ import torch
 import xarray as xr
 
 from scigen.weather.coarsen import coarsen
-from scigen.weather.grid import Grid, area_weights
+from scigen.weather.grid import Grid
 from scigen.weather.operators import BlockMean, Interpolation
 from scigen.weather.physics import DownscalingCodec, Statistics
+from scigen.weather.variables import find_variables
 
 F64 = torch.float64
 LATITUDE, LONGITUDE = 50 + 0.5 * np.arange(8), 0.5 * np.arange(12)
@@ -42,10 +45,14 @@ def codec(ds: xr.Dataset, conserve: bool = True) -> DownscalingCodec:
 @pytest.fixture
 def operators():
     weights = np.repeat(np.cos(np.deg2rad(LATITUDE))[:, None], 12, 1)
-    return {"block mean": (BlockMean(weights, 4), (8, 12)), "interpolation": (Interpolation((2, 3), 4), (2, 3))}
+    return {
+        "block mean": (BlockMean(weights, 4), (8, 12)),
+        "interpolation": (Interpolation((2, 3), 4), (2, 3)),
+        "periodic": (Interpolation((2, 3), 4, periodic=True), (2, 3)),
+    }
 
 
-@pytest.mark.parametrize("name", ["block mean", "interpolation"])
+@pytest.mark.parametrize("name", ["block mean", "interpolation", "periodic"])
 def test_adjoint(operators, name):
     """⟨A x, y⟩ = ⟨x, Aᵀ y⟩."""
     operator, size = operators[name]
@@ -69,7 +76,7 @@ def test_operator_is_what_coarsens_archives(operators):
     """The archive's block means (xarray) and the operator (torch) are two implementations of one thing."""
     ds = archive()
     grid = Grid.of(ds)
-    operator = BlockMean(area_weights(grid.y, grid.attrs, 12), 4)
+    operator = BlockMean(grid.weights, 4)
     expected = coarsen(ds, 4)["t2m"].values
     torch.testing.assert_close(
         operator(torch.from_numpy(ds["t2m"].values)[:, None])[:, 0].numpy(), expected, rtol=1e-12, atol=0
@@ -82,6 +89,34 @@ def test_interpolation_keeps_constants_and_ramps(operators):
     ramp = (4 * torch.arange(3, dtype=F64) + 1.5).expand(1, 1, 2, 3)  # the cells' own positions at block centres
     inner = operator(ramp)[0, 0, 0, 2:10]
     torch.testing.assert_close(inner, torch.arange(2, 10, dtype=F64))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_interpolation_around_the_globe_commutes_with_turns(factor, columns):
+    """Rolling the coarse columns rolls the fine ones by whole blocks, to the bit; without wrapping it does not."""
+    y = torch.randn(2, 1, 3, columns, dtype=F64, generator=torch.Generator().manual_seed(0))
+    for periodic in (True, False):
+        operator = Interpolation((3, columns), factor, periodic)
+        turned = [operator(y.roll(1, -1)), operator(y).roll(factor, -1)]
+        same = torch.allclose(*turned, rtol=1e-14, atol=1e-14)
+        assert same == (periodic or columns == 1)
+    wraps = Interpolation((3, columns), factor, periodic=True)
+    torch.testing.assert_close(wraps(torch.ones_like(y)), torch.ones(2, 1, 3 * factor, columns * factor, dtype=F64))
+    inner = slice(factor // 2, columns * factor - factor // 2)
+    if columns > 1:  # away from the seam it is what it was
+        flat = Interpolation((3, columns), factor)
+        torch.testing.assert_close(wraps(y)[..., inner], flat(y)[..., inner], rtol=1e-14, atol=1e-14)
+
+
+def test_interpolation_of_a_wave_around_the_globe_is_no_worse_at_the_seam():
+    operator = Interpolation((1, 12), 4, periodic=True)
+    angle = 2 * np.pi * (np.arange(48) + 0.5) / 48
+    coarse = torch.from_numpy(np.cos(angle.reshape(12, 4).mean(1) - 1.5))[None, None, None]
+    error = np.abs(operator(coarse)[0, 0, 0].numpy() - np.cos(angle - 1.5))
+    assert error.max() < 0.04
+    flat = np.abs(Interpolation((1, 12), 4)(coarse)[0, 0, 0].numpy() - np.cos(angle - 1.5))
+    assert flat[[0, -1]].max() > 4 * error[[0, -1]].max()
 
 
 def test_encode_and_decode_are_inverse():
@@ -134,6 +169,35 @@ def test_input_that_runs_the_other_way_gives_outputs_that_run_its_way():
     layout = c.layout(inputs, turned)
     np.testing.assert_allclose(layout.coords["latitude"], turned["latitude"])
     np.testing.assert_array_equal(layout.arrange(ds["t2m"].values), turned["t2m"].values)
+
+
+@pytest.mark.parametrize("regrid", [None, "linear"])
+def test_state_restores_a_codec_of_a_curvilinear_grid(lambert, kind, regrid):
+    """Grid, mapping and the way to regrid travel as JSON and arrays."""
+    ds = find_variables(lambert(kind=kind), ["t2m"])
+    c = DownscalingCodec(
+        Grid.of(ds), 4, {"t2m": {"units": "K"}}, {}, Statistics(np.array([[280.0], [1.0]])), regrid=regrid
+    )
+    settings, arrays = c.state()
+    again = DownscalingCodec.restore(json.loads(json.dumps(settings)), {k: v.copy() for k, v in arrays.items()})
+    assert again.grid.same(c.grid) and again.grid.mapping == c.grid.mapping and again.regrid == regrid
+    assert sorted(arrays) == ["coarse_stats", "grid.latitude", "grid.longitude"]
+    inputs = c.prepare(ds)
+    torch.testing.assert_close(again.encode(ds, inputs, slice(None)), c.encode(ds, inputs, slice(None)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        c.measured(c.encode(ds, inputs, slice(None))).double(),
+        torch.zeros(3, 1, 3, 4).double() + c.condition(inputs, slice(None))["measurement"],
+        rtol=0,
+        atol=2e-5,
+    )
+    layout = again.layout(inputs, ds)
+    assert layout.dims == ("time", *c.grid.dims) and layout.coords["latitude"].dims == c.grid.dims
+    assert ("crs" in layout.coords) == (kind == "projected")
+
+
+def test_columns_of_a_globe_are_periodic():
+    around = archive().assign_coords(longitude=("longitude", 30.0 * np.arange(12), {"standard_name": "longitude"}))
+    assert codec(around).periodic == (False, True) and codec(archive()).periodic == (False, False)
 
 
 def test_state_restores_the_codec():

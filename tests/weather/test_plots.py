@@ -8,6 +8,7 @@ import xarray as xr
 from scigen.plots import style
 from scigen.weather import plots
 from scigen.weather.metrics import evaluate
+from scigen.weather.variables import find_variables
 
 RNG = np.random.default_rng(2)
 
@@ -105,3 +106,63 @@ def test_fields_of_both_signs_are_centred_on_zero_and_others_are_not():
     wind, warm = (plots._field_scale(v + RNG.standard_normal((3, 50))) for v in (0.0, 280.0))
     assert wind["vmin"] == -wind["vmax"] and warm["vmin"] > 270
     assert plots._field_scale(np.full((2, 2), 5.0))["vmax"] > 5
+
+
+def test_curvilinear_cells_are_drawn_where_they_lie(lambert, kind):
+    """Each cell of the picture lies around its own latitude and longitude, the date line or not."""
+    for turn in (0.0, 277.25):
+        ds = find_variables(lambert(kind=kind), ["t2m"])
+        ds = ds.assign_coords(longitude=(ds["longitude"] + turn + 180) % 360 - 180)
+        one = ds.isel(time=0)
+        box = plots._Box(one, ds["t2m"].dims[1:])
+        with style.canvas(3, 3) as figure:
+            ax = figure.subplots()
+            mesh = plots._map(ax, one["t2m"].values, "", box, {})
+            box.ticks(ax, bottom=True, left=True)
+            figure.canvas.draw()
+            labels = [t.get_text() for t in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+            path = mesh.get_coordinates()  # corners (Y + 1, X + 1, 2)
+        np.testing.assert_array_equal(mesh.get_array(), one["t2m"])
+        middle = (path[1:, 1:] + path[:-1, 1:] + path[1:, :-1] + path[:-1, :-1]) / 4
+        np.testing.assert_allclose(middle[..., 1], one["latitude"], atol=1e-5)
+        np.testing.assert_allclose((middle[..., 0] - one["longitude"] + 180) % 360, 180, atol=1e-4)
+        assert np.ptp(path[..., 0]) < 1 and any(label.endswith("°N") for label in labels)
+        assert any(label.endswith("°W") for label in labels)
+
+
+def test_a_grid_around_the_pole_is_drawn_in_its_own_rows_and_columns():
+    y, x = np.meshgrid(np.arange(-4.0, 5), np.arange(-4.0, 5), indexing="ij")
+    place = {"latitude": (("y", "x"), 90 - np.hypot(y, x)), "longitude": (("y", "x"), np.rad2deg(np.arctan2(y, x)))}
+    ds = xr.Dataset(
+        {"t2m": (("y", "x"), y)},
+        coords={**place, "y": ("y", 1e5 * y[:, 0], {"units": "m"}), "x": ("x", 1e5 * x[0], {"units": "m"})},
+    )
+    box = plots._Box(ds, ("y", "x"))
+    assert box.corners is None and box.extent == (-4.5e5, 4.5e5, -4.5e5, 4.5e5)
+    with style.canvas(3, 3) as figure:
+        ax = figure.subplots()
+        plots._map(ax, y, "", box, {})
+        box.ticks(ax, bottom=True, left=True)
+        figure.canvas.draw()
+        assert all(t.get_text().endswith(" km") for t in ax.get_xticklabels() if t.get_text())
+
+
+def test_reports_of_curvilinear_grids_have_all_pictures(tmp_path, lambert, kind):
+    truth = find_variables(lambert(kind=kind), ["t2m"])
+    noise = RNG.standard_normal((3, 3, 12, 16))
+    samples = truth.expand_dims(member=3, axis=1) + noise
+    samples["t2m"].attrs = truth["t2m"].attrs
+    drawn = plots.figures(evaluate(truth, {"a": samples}), truth, {"a": samples}, tmp_path)
+    assert [p.name for _, p in drawn] == ["maps_t2m.png", "spectra.png", "calibration.png", "ranks.png"]
+
+
+def test_ticks_of_a_globe_are_quarters():
+    ds = xr.Dataset(coords={"latitude": np.linspace(-90, 90, 19), "longitude": np.arange(-180, 180, 10.0)})
+    box = plots._Box(ds, ("latitude", "longitude"))
+    with style.canvas(4, 3) as figure:
+        ax = figure.subplots()
+        plots._map(ax, np.zeros((19, 36)), "", box, {})
+        box.ticks(ax, bottom=True, left=True)
+        figure.canvas.draw()
+        labels = {t.get_text() for t in ax.get_xticklabels()}
+    assert {"180°", "90°W", "0°", "90°E"} <= labels

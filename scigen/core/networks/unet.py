@@ -202,6 +202,8 @@ class UNet(nn.Module):
         for axis, (m, wraps) in enumerate(zip(missing, self.periodic, strict=True)):
             if m and wraps:
                 raise UserError(
-                    f"Periodic axis {axis} of size {x.shape[2 + axis]} must be a multiple of {self.multiple}."
+                    f"Axis {axis} of {x.shape[2 + axis]} cells wraps around, so it must be a multiple of"
+                    f" {self.multiple}, the cells that one cell of the coarsest level spans: choose fewer levels"
+                    " (network.widths), or network.periodic=false and accept a seam."
                 )
         return functional.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x
