@@ -5,12 +5,11 @@ units, grid, statistics, provenance. It loads without Lightning or Hydra, and ru
 """
 
 import hashlib
-import importlib
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,13 @@ from scigen.core import addressed
 from scigen.core.codec import Codec
 from scigen.core.denoise import Denoiser, DenoiserModule, FlowMap
 from scigen.core.guide import Consistent
+from scigen.core.networks.allowed import NETWORKS, construct
 from scigen.core.sample import Counted
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 from scigen.io.geolocation import mapping_attribute
 
 FORMAT = "scigen-bundle-1"
-NETWORKS = ("scigen.core.networks.unet.UNet", "scigen.core.networks.physicsnemo.SongUNet")
 CODECS = ("scigen.weather.physics.DownscalingCodec",)
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
 
@@ -92,7 +91,23 @@ class Bundle:
     def to(self, device: torch.device) -> "Bundle":
         """Move the network to a device; returns the bundle itself."""
         self.denoiser.to(device)
+        self.codec.to(device)
         return self
+
+    def relocate(self, static: xr.Dataset) -> "Bundle":
+        """The same model in another region, given by the static fields there (see `Codec.relocate`).
+
+        Raises:
+            UserError: if the fields do not fit, or the network was built for the size of its own region.
+        """
+        codec = self.codec.relocate(static)
+        fixed = getattr(self.network, "fixed_size", None)
+        if fixed is not None and tuple(fixed) != codec.shape[1:]:
+            raise UserError(
+                f"static=: {self.network_class.rsplit('.', 1)[-1]} was built for {tuple(fixed)} cells, and the new"
+                f" region has {codec.shape[1:]}. scigen's U-Net takes any size (network=unet)."
+            )
+        return replace(self, codec=codec)
 
     def fingerprint(self) -> str:
         """16 hex digits of all that samples depend on: network and weights, codec, sampling."""
@@ -249,18 +264,6 @@ class Bundle:
             scigen_members=members, scigen_compute_batch=batch, scigen_threads=torch.get_num_threads(),
             scigen_seed_rule=SEED_RULE, **self.codec.attributes,
         )  # fmt: skip
-
-
-def construct(name: str, allowed: tuple[str, ...], what: str) -> Any:
-    """The class of this dotted name.
-
-    Raises:
-        UserError: if it is not in the allow-list: a bundle may not name arbitrary code.
-    """
-    if name not in allowed:
-        raise UserError(f"The bundle names an unknown {what} {name!r}; this scigen knows: {', '.join(allowed)}.")
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def load(path: str | Path) -> Bundle:

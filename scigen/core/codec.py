@@ -14,6 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from scigen.core.operator import Operator
+from scigen.errors import UserError
 
 Index = slice | Sequence[int] | np.ndarray
 """Positions of samples."""
@@ -87,6 +88,17 @@ class Codec(ABC):
     def attributes(self) -> dict[str, Any]:
         """Attributes, named scigen_…, that samples archives carry for those who judge them."""
         return {}
+
+    def relocate(self, static: xr.Dataset) -> "Codec":
+        """The codec of another region, given by the static fields there.
+
+        Raises:
+            UserError: if the field has no such thing, or these do not fit.
+        """
+        raise UserError(f"static=: bundles of {type(self).__name__} are not bound to a place.")
+
+    def to(self, device: torch.device) -> None:  # noqa: B027
+        """Move what it computes with to a device, if it has networks of its own."""
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 
 from scigen.core.codec import Codec
+from scigen.core.mean import ConditionalMean
+from scigen.errors import UserError
 from scigen.plots.table import Table
 
 
@@ -72,6 +74,20 @@ class Domain(ABC):
     @abstractmethod
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
         """Cheap deterministic answers by name, as samples archives of one member."""
+
+    def residuals(self, codec: Codec, mean: ConditionalMean, train: Split, told: np.ndarray) -> tuple[Codec, Split]:
+        """The codec of residuals over a regression network's mean, and the training split with its predictions.
+
+        Args:
+            codec: without a mean; the network learnt its normalised samples.
+            mean: the network, for samples that it has not been trained on.
+            train: the training split.
+            told: out-of-fold predictions for it, normalised, (samples, C, *S).
+
+        Raises:
+            UserError: if the field has no such stage.
+        """
+        raise UserError(f"mean=: domain={self.name} has no regression stage; leave mean= out.")
 
     def exact(self, codec: Codec, split: Split, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]] | None:
         """Blocks like `Bundle.blocks` of the exact law, driven by the same noise; None where it is not known."""

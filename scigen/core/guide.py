@@ -33,4 +33,5 @@ class Consistent(DenoiserModule):
         if not condition or "measurement" not in condition:
             raise UserError("This model holds its samples to a measurement; the condition must have a 'measurement'.")
         denoised = self.denoiser(x, sigma, condition, *(() if to is None else (to,)))
-        return denoised + self.operator.inverse(condition["measurement"].to(x) - self.operator(denoised))
+        operator = self.operator.bind(condition)
+        return denoised + operator.inverse(condition["measurement"].to(x) - operator(denoised))

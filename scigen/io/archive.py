@@ -1,8 +1,9 @@
-"""Opening an archive: a netCDF file, a glob, a folder of netCDF files or a zarr store, lazily."""
+"""Opening an archive, lazily: netCDF, zarr or GRIB, one file, a glob or a folder, a group of a file or store."""
 
 import difflib
 import glob
 import hashlib
+import itertools
 import logging
 import warnings
 from pathlib import Path
@@ -13,12 +14,18 @@ import scipy.io
 import xarray as xr
 
 from scigen.errors import UserError
+from scigen.io import corrdiff, grib
 from scigen.io.blocks import lazy, values
-from scigen.io.coordinates import conventional
+from scigen.io.coordinates import conventional, has_dates
+from scigen.io.groups import MARK, group_names, refuse_rootless, split_group, with_root
+from scigen.io.times import find_gaps, say_gaps
 
 log = logging.getLogger(__name__)
 
 NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
+FILES = (*NETCDF, *grib.SUFFIXES)
+"""Suffixes of files that are archives."""
+
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 PARTIAL = ".partial"
 """Suffix of an output that is not finished."""
@@ -32,43 +39,60 @@ def open_archive(path: str | Path) -> xr.Dataset:
 
     Packed integers are decoded. Times of the standard calendar become datetime64, those of others (noleap, 360_day, …)
     cftime objects. The time dimension is called `time` and a member dimension `member` whatever the file calls them;
-    the length-one `number` and the `expver` of the Climate Data Store are dropped.
+    the length-one `number` and the `expver` of the Climate Data Store are dropped. Gaps in time are logged.
+
+    GRIB needs the extra `grib`. Variables that lie in a group are reached by its name behind two colons,
+    `file.nc::forecast`, with times and places of the root where the group has none. The layouts that CorrDiff's data
+    come in are known: `cwa.zarr` is its fine side, `cwa.zarr::era5` its coarse one; `hrrr_mini.nc` likewise, with
+    `::output` and `::input` (see `scigen.io.corrdiff`).
 
     Args:
-        path: netCDF file, glob of files or stores, folder of netCDF files, zarr store (format 2 or 3).
+        path: netCDF or GRIB file, zarr store (format 2 or 3), folder of files, glob of files or stores; each with
+            `::group` or without.
 
     Raises:
-        UserError: if nothing is there, it is no archive, a file is damaged or cut short, or files do not combine.
+        UserError: if nothing is there, it is no archive, a file is damaged or cut short, it has no such group, or files
+            do not combine, such as ones that hold the same time.
     """
-    text = str(path)
+    text, group = split_group(str(path))
     if "://" in text:
         raise UserError(
             f"{text} is not a local path. Open it with xarray and call scigen.load(bundle).sample(dataset), "
             "or copy the part that you need to this machine."
         )
-    path = Path(text).expanduser()
+    where = Path(text).expanduser()
+    found = _find(where, text)
+    parts = [_open_one(p, group) for p in found]
+    ds = parts[0] if len(parts) == 1 else _combine(parts, found, text)
+    ds.encoding["source"] = str(where) if group is None else f"{where}{MARK}{group}"
+    if "time" in ds.indexes and has_dates(ds["time"]) and ds.indexes["time"].is_monotonic_increasing:
+        gaps = find_gaps(ds.indexes["time"])
+        if gaps:
+            log.info("%s has %s.", ds.encoding["source"], say_gaps(gaps))
+    return ds
+
+
+def _find(path: Path, text: str) -> list[Path]:
+    """The files and stores that a path stands for."""
     if path.name.endswith(PARTIAL):
         raise UserError(f"{path} is an unfinished output: run the command that makes it again.")
     if path.is_dir() and not is_zarr(path):
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in NETCDF and p.is_file())
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in FILES and p.is_file())
         if not found:
             inside = sorted(p.name for p in path.iterdir())[:5]
             raise UserError(
-                f"{path} is a folder without netCDF files and no zarr store; it holds {inside or 'nothing'}. "
-                "Give a .nc file, a zarr store, a folder of .nc files or a glob such as 'folder/*.zarr'."
+                f"{path} is a folder without netCDF or GRIB files and no zarr store; it holds {inside or 'nothing'}. "
+                "Give a file, a zarr store, a folder of files or a glob such as 'folder/*.zarr'."
             )
-    elif path.exists():
-        found = [path]
-    elif any(c in text for c in "*?["):
+        return found
+    if path.exists():
+        return [path]
+    if any(c in text for c in "*?["):
         found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if not p.endswith(PARTIAL)]
         if not found:
             raise UserError(f"Nothing matches {text}: {_nearby(path)}.")
-    else:
-        raise UserError(f"{path} is not there: {_nearby(path)}.")
-    parts = [_open_one(p) for p in found]
-    ds = parts[0] if len(parts) == 1 else _combine(parts, found, text)
-    ds.encoding["source"] = str(path)
-    return ds
+        return found
+    raise UserError(f"{path} is not there: {_nearby(path)}.")
 
 
 def is_zarr(path: Path) -> bool:
@@ -108,28 +132,68 @@ def _spread(length: int, count: int) -> np.ndarray:
     return np.linspace(0, length - 1, count).round().astype(int)
 
 
-def _open_one(path: Path) -> xr.Dataset:
-    """Open one file or store."""
+def _open_one(path: Path, group: str | None) -> xr.Dataset:
+    """Open one file or store, or a group of it."""
+    if is_grib(path):
+        if group is not None:
+            raise UserError(f"{path} is GRIB, which has no groups: leave out {MARK}{group}.")
+        return lazy(conventional(grib.open_grib(path)))
+    root = _open_raw(path, None)
+    if corrdiff.stacks(root):
+        return lazy(conventional(corrdiff.unstack(root, group, str(path))))
+    if group is None and root.data_vars and not _of_crops(root):
+        return lazy(conventional(root))
+    names = group_names(path)
+    if {"input", "output"} <= set(names) and group in (None, "input", "output") and "time" in root.variables:
+        side = group or corrdiff.FINE["crops"]
+        if group is None:
+            log.info("%s: the group '%s' is taken; the other side is %s%sinput.", path, side, path, MARK)
+        both = {name: with_root(_open_raw(path, name), root) for name in ("input", "output")}
+        other = both["output" if side == "input" else "input"]
+        return lazy(conventional(corrdiff.crops(both[side], other, root, side, str(path))))
+    if group is None and root.data_vars:
+        return lazy(conventional(root))
+    if group is None:
+        raise refuse_rootless(path, names)
+    if group not in names:
+        raise UserError(f"{path} has no group '{group}' with variables: it has {', '.join(names) or 'none'}.")
+    ds = with_root(_open_raw(path, group), root)
+    if not ds.data_vars:
+        raise UserError(f"The group '{group}' of {path} holds no variable but coordinates.")
+    return lazy(conventional(ds))
+
+
+def is_grib(path: Path) -> bool:
+    """Whether a file is GRIB, by its suffix or its first bytes."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in grib.SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"GRIB"
+
+
+def _of_crops(root: xr.Dataset) -> bool:
+    """Whether the root holds nothing but what HRRR-Mini has there."""
+    return set(map(str, root.data_vars)) <= {"coord", "time"}
+
+
+def _open_raw(path: Path, group: str | None) -> xr.Dataset:
+    """Open the root or a group of a file or store."""
     try:
         if is_zarr(path):
-            ds = _open_zarr(path)
-        else:
-            _check_classic(path)
-            ds = xr.open_dataset(path, chunks=None, cache=False, decode_timedelta=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*consolidated metadata", category=RuntimeWarning)
+                warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
+                return xr.open_dataset(
+                    path, engine="zarr", group=group, chunks=None, cache=False, decode_timedelta=False
+                )
+        _check_classic(path)
+        return xr.open_dataset(path, group=group, chunks=None, cache=False, decode_timedelta=False)
     except UserError:
         raise
     except Exception as error:
         raise _complaint(path, error) from error
-    if not ds.data_vars:
-        raise UserError(f"{path} holds no variable in its root group: give an archive whose variables lie there.")
-    return lazy(conventional(ds))
-
-
-def _open_zarr(path: Path) -> xr.Dataset:
-    """Open a zarr store, with or without consolidated metadata."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*consolidated metadata", category=RuntimeWarning)
-        return xr.open_dataset(path, engine="zarr", chunks=None, cache=False, decode_timedelta=False)
 
 
 def _check_classic(path: Path) -> None:
@@ -163,20 +227,19 @@ def _complaint(path: Path, error: Exception) -> UserError:
         return UserError(
             f"The times of {path} cannot be decoded: they need units such as 'hours since 1970-01-01' and a calendar."
         )
-    if path.suffix.lower() in (".grib", ".grb", ".grib2", ".grb2"):
-        return UserError(f"{path} is GRIB, which is not read: convert it first, e.g. cdo -f nc4 copy in.grib out.nc.")
     if path.is_file():
         with path.open("rb") as file:
             head = file.read(4)
         if head[:3] != b"CDF" and head != b"\x89HDF":
             what = "is no netCDF file" if head else "is empty"
-            return UserError(f"{path} {what}: give a netCDF file (classic or netCDF-4) or a zarr store.")
+            return UserError(f"{path} {what}: give a netCDF file (classic or netCDF-4), a zarr store or GRIB.")
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(f"{path} does not open ({first}): it seems damaged or cut short. Fetch or make it again.")
 
 
 def _combine(parts: list[xr.Dataset], found: list[Path], what: str) -> xr.Dataset:
     """Join files of consecutive times, or of different variables."""
+    _refuse_copies(parts, found)
     try:
         ds = xr.combine_by_coords(
             parts, data_vars="minimal", coords="minimal", compat="equals", join="exact", combine_attrs="drop_conflicts"
@@ -195,6 +258,35 @@ def _combine(parts: list[xr.Dataset], found: list[Path], what: str) -> xr.Datase
     return ds
 
 
+def _refuse_copies(parts: list[xr.Dataset], found: list[Path]) -> None:
+    """Refuse files of the same variables that hold the same time.
+
+    Raises:
+        UserError: if there are such; it names two of them and the first time.
+    """
+    timed = [i for i, p in enumerate(parts) if "time" in p.indexes and len(p.indexes["time"])]
+    alike: dict[frozenset[str], list[int]] = {}
+    for i in timed:
+        alike.setdefault(frozenset(map(str, parts[i].data_vars)), []).append(i)
+    for group in alike.values():
+        group.sort(key=lambda i: parts[i].indexes["time"].min())
+        for a, b in itertools.pairwise(group):
+            if _same_cells(parts[a], parts[b]):
+                both = parts[a].indexes["time"].intersection(parts[b].indexes["time"])
+                if len(both):
+                    raise UserError(
+                        f"{found[a]} and {found[b]} both hold {len(both)} time{'s' * (len(both) > 1)}, first "
+                        f"{both[0]}: leave one of the files out, or cut the copies off one, e.g. "
+                        "ds.sel(time=slice(…)).to_netcdf(…)."
+                    )
+
+
+def _same_cells(a: xr.Dataset, b: xr.Dataset) -> bool:
+    """Whether two datasets lie on the same grid, as far as their indexes tell."""
+    others = [d for d in a.indexes if d != "time"]
+    return set(a.indexes) == set(b.indexes) and all(a.indexes[d].equals(b.indexes[d]) for d in others)
+
+
 def _nearby(path: Path) -> str:
     """What exists close to a path that does not, as a clause."""
     folder = path.parent
@@ -206,5 +298,5 @@ def _nearby(path: Path) -> str:
     close = [] if "*" in path.name else difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if close:
         return f"the closest name in that folder is {folder / close[0]}"
-    archives = [n for n in names if Path(n).suffix.lower() in (*NETCDF, ".zarr")][:5]
+    archives = [n for n in names if Path(n).suffix.lower() in (*FILES, ".zarr")][:5]
     return f"the folder {folder.resolve()} holds {', '.join(archives) if archives else 'no archive'}"

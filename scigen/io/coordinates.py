@@ -234,12 +234,20 @@ def check_times(ds: xr.Dataset, what: str = "The archive", least: int = 2) -> No
         )
 
 
-def check_finite(ds: xr.Dataset, what: str = "The archive") -> None:
+GAPS = (
+    "Leave such times out (missing=skip), fill cells from the nearest ones where at most a third of a field is missing "
+    "(missing=fill), or select a region without any."
+)
+"""What can be done about missing values in time."""
+
+
+def check_finite(ds: xr.Dataset, what: str = "The archive", remedy: str = GAPS) -> None:
     """Read every value once, block by block of time, and see that it is a number.
 
     Args:
         ds: may be lazy and larger than memory.
         what: is being checked, for messages.
+        remedy: closes the message.
 
     Raises:
         UserError: if a value is NaN, infinite or masked, or cannot be read; it names variable, first time and count.
@@ -260,7 +268,7 @@ def check_finite(ds: xr.Dataset, what: str = "The archive") -> None:
         if bad:
             raise UserError(
                 f"{what} holds missing values (NaN, infinite or masked), which are refused: '{name}' has {bad} in "
-                f"{cells} cells, first{first}. Fill them, or select times and a region without any."
+                f"{cells} cells, first{first}. {remedy}"
             )
 
 

@@ -22,12 +22,19 @@ def _registry() -> Any:
         import cf_xarray.units
     finally:
         logger.setLevel(level)
-    return cf_xarray.units.units
+    registry = cf_xarray.units.units
+    registry.define("@alias decibel = dBZ")
+    return registry
+
+
+WORDS = {"(0 - 1)": "1", "0-1": "1", "fraction": "1", "m of water equivalent": "m", "mm of water equivalent": "mm"}
+"""Units that are written in words of an institution's own."""
 
 
 @functools.cache
 def parse_units(text: str) -> Any:
     """The unit that a text such as K, kelvin, m/s, m s**-1, m.s-1 or deg C stands for, None if for none."""
+    text = WORDS.get(text.strip(), text)
     text = re.sub(r"^deg(?:rees?)?[ _]?([CFK])$", r"deg\1", text.strip())
     words = (text, text.lower()) if re.fullmatch("[A-Za-z]{4,}", text) else (text,)  # Kelvin, but MPa is not mPa
     for spelling in words:
@@ -56,7 +63,7 @@ def require_units(array: xr.DataArray, units: str) -> xr.DataArray:
     if not found and not (wanted is not None and wanted.dimensionless and "units" in array.attrs):
         raise UserError(f"'{name}' has no units, expected {units}: set ds['{name}'].attrs['units'] to what it is in.")
     own = parse_units(found)
-    if found != units and own != wanted:
+    if found != units and (own is None or own != wanted):
         law = _affine(own, wanted)
         if law is None:
             raise UserError(

@@ -10,10 +10,12 @@ import pandas as pd
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.archive import NETCDF, open_archive
+from scigen.io.archive import FILES, open_archive
 from scigen.io.blocks import values
 from scigen.io.coordinates import check_finite, check_times, horizontal_dims, straighten
 from scigen.io.geolocation import geographic, geolocated
+from scigen.io.groups import MARK
+from scigen.io.missing import check_policy, fill_gaps, skip_times
 from scigen.weather.alignment import common_cells, common_times
 from scigen.weather.coarsen import coarsen, trim
 from scigen.weather.containment import fit
@@ -47,7 +49,7 @@ class Pair:
 
     Attributes:
         fine: (time, Y, X), canonical names and units, the archive's attributes.
-        coarse: (time, Y / factor, X / factor), the same variables in the same order.
+        coarse: (time, Y / factor, X / factor), the variables that condition.
         static: time-independent fields (Y, X), in memory; perhaps none.
         factor: fine cells per coarse cell along each axis.
     """
@@ -64,12 +66,15 @@ def open_pair(
     coarse: str | Path | None = None,
     variables: Wanted,
     factor: int | None,
+    inputs: Wanted | None = None,
     static: str | Sequence[str] | None = None,
+    missing: str = "refuse",
     regrid: str | None = None,
 ) -> Pair:
     """Open an archive of fine fields, with its block means or with a second archive as the coarse fields.
 
-    Coordinates and static fields are read and checked; that the fields hold no missing value is for `check_finite`.
+    Coordinates and static fields are read and checked. That the fields hold no missing value is for `check_finite`,
+    also after cells were filled.
 
     Args:
         path: archive of the fine fields.
@@ -78,25 +83,31 @@ def open_pair(
             only one of the two has are left out, which is logged. On another grid it is regridded, if `regrid` says so.
         variables: see `find_variables`; a map names those of the fine archive, and of the coarse one if it has them.
         factor: fine cells per coarse cell along each axis; None with `coarse` takes it from the two grids.
+        inputs: variables of the coarse fields that condition; None for the same as the fine ones. What is no input is
+            synthesised.
         static: names of time-independent variables of the fine archive, or paths of archives of such on its grid; None
             takes `orography` if the archive has it.
+        missing: "fill" gives cells without a value that of the nearest, before anything is averaged; "skip" reads
+            everything once and leaves out times with such cells, in either archive; "refuse" does nothing here.
         regrid: how coarse cells that are no blocks of fine ones are brought to these, `linear` or `conservative` (see
             `regrid`); None refuses them.
 
     Raises:
         UserError: if archives, variables, units, times, grids or the factor are not what they must be.
     """
+    check_policy(missing)
     archive = open_archive(path)
     fine = find_variables(archive, variables)
     check_times(fine, f"The archive {path}")
     if coarse is not None:
-        second = open_archive(coarse)
-        if isinstance(variables, Mapping) and not all(v in second for v in variables.values()):
-            variables = list(variables)
-        means = find_variables(second, variables)
+        second, own = open_archive(coarse), variables if inputs is None else inputs
+        if inputs is None and isinstance(variables, Mapping) and not all(v in second for v in variables.values()):
+            own = list(variables)
+        means = find_variables(second, own)
         check_times(means, f"The archive {coarse}")
         fine, means = common_times(fine, means)
         fine, means, factor = common_cells(fine, means, factor, check_method(regrid))
+        fine, means = _without_gaps(missing, fine, means)
     elif regrid is not None:
         raise UserError(f"data.regrid={regrid} is for an archive of coarse fields, data.coarse=: leave it out.")
     elif factor is None:
@@ -105,8 +116,17 @@ def open_pair(
         )
     else:
         fine = trim(fine, factor)
-        means = coarsen(fine, factor)
+        seen = fine if inputs is None else trim(find_variables(archive, inputs), factor)
+        fine, seen = _without_gaps(missing, fine, seen)
+        means = coarsen(seen, factor)
     return Pair(fine, means, _static_fields(archive, Grid.of(fine), static), factor)
+
+
+def _without_gaps(missing: str, *datasets: xr.Dataset) -> tuple[xr.Dataset, ...]:
+    """Datasets of the same times, their gaps filled or the times with gaps left out."""
+    if missing == "fill":
+        return tuple(map(fill_gaps, datasets))
+    return skip_times(*datasets) if missing == "skip" else datasets
 
 
 def split_times(
@@ -185,7 +205,7 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
     for name in [static] if isinstance(static, str) else static:
         if name in archive.data_vars:
             source, own = archive, [name]
-        elif Path(name).suffix.lower() in (*NETCDF, ".zarr") or "/" in name:
+        elif Path(name).suffix.lower() in (*FILES, ".zarr") or "/" in name or MARK in name:
             source = open_archive(name)
             place = geographic(source) or ()
             own = [str(k) for k, v in source.data_vars.items() if v.ndim >= 2 and k not in place]
@@ -196,7 +216,7 @@ def _static_fields(archive: xr.Dataset, grid: Grid, static: str | Sequence[str] 
             )
         for key in own:
             out[key] = _static_field(straighten(geolocated(source[[key]], source)), grid, f"static={name}")
-    check_finite(out, "The static data")
+    check_finite(out, "The static data", "Fill them, or select a region without any.")
     return out
 
 

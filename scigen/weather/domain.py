@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from torch import Tensor
 
 from scigen.core import addressed
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
+from scigen.core.mean import ConditionalMean
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint
 from scigen.io.coordinates import check_finite, check_times
@@ -25,12 +25,12 @@ from scigen.weather import metrics, plots, tables
 from scigen.weather.area import cell_weights
 from scigen.weather.data import Grid, Pair, find_variables, open_pair, split_times
 from scigen.weather.exact import Posterior
+from scigen.weather.normalise import make_codec, residual_codec
 from scigen.weather.physics import DownscalingCodec
-from scigen.weather.synth import VARIABLES, Law, make
+from scigen.weather.synth import GAUSSIAN, VARIABLES, Law, make
+from scigen.weather.transforms import Spec
 
 log = logging.getLogger(__name__)
-KEPT = ("units", "standard_name", "long_name", "original_name")  # attributes of variables that bundles carry
-CHUNK = 256  # times per block in a pass over an archive
 MEMORY = 2 * 86400.0  # s, after which the errors of two forecasts count as independent
 
 
@@ -47,14 +47,19 @@ class Weather(Domain):
         static: Sequence[str] | str | None = None,
         regrid: str | None = None,
         factor: int = 8,
+        inputs: Sequence[str] | Mapping[str, str] | None = None,
+        transforms: Mapping[str, Spec] | None = None,
+        features: Sequence[str] = (),
         split: Sequence[float] = (0.7, 0.05, 0.25),
         gap: str | int = "1D",
+        missing: str = "refuse",
         synth: Mapping[str, int] | None = None,
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
-        self.regrid, self.factor, self.split, self.gap = regrid, factor, tuple(split), gap
-        self.settings = dict(synth or {})
+        self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
+        self.inputs, self.transforms, self.features = inputs, dict(transforms or {}), tuple(features)
+        self.missing, self.regrid = missing, regrid
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -78,15 +83,11 @@ class Weather(Domain):
         path = self.path
         if path is None:
             name = "-".join(f"{k}{v}" for k, v in sorted(self.settings.items()))
-            path = str(self.synth(cache / f"weather-{name}.zarr"))
+            path = str(self.synth(cache / f"weather-{len(VARIABLES)}-{name}.zarr"))
         pair = open_pair(
-            path,
-            coarse=self.coarse,
-            variables=self.variables,
-            factor=self.factor,
-            static=self.static,
-            regrid=self.regrid,
-        )
+            path, coarse=self.coarse, variables=self.variables, inputs=self.inputs, factor=self.factor,
+            static=self.static, missing=self.missing, regrid=self.regrid,
+        )  # fmt: skip
         time = str(next(iter(pair.fine.data_vars.values())).dims[0])
         check_times(pair.fine)
         check_finite(pair.fine)
@@ -95,7 +96,10 @@ class Weather(Domain):
         parts = split_times(pair.fine.indexes[time], self.split, self.gap)
         splits = {k: Split(*(ds.isel({time: s}).load() for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
         if codec is None:
-            codec = make_codec(pair, splits["train"], conserve=self.coarse is None, regrid=self.regrid)
+            codec = make_codec(
+                pair, splits["train"], conserve=self.coarse is None, transforms=self.transforms,
+                features=self.features, regrid=self.regrid,
+            )  # fmt: skip
         elif not isinstance(codec, DownscalingCodec):
             raise UserError("The teacher's bundle is not one for downscaling.")
         else:
@@ -115,17 +119,25 @@ class Weather(Domain):
         return find_variables(archive, wanted)
 
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
-        """Bilinear interpolation of the coarse fields."""
+        """Bilinear interpolation of the coarse fields; the middle of its law for a variable that they lack."""
         assert isinstance(codec, DownscalingCodec)
-        coarse = torch.from_numpy(
-            np.stack([split.inputs[v].values for v in codec.variables], axis=1).astype(np.float64)
-        )
-        fields = codec.interpolation(coarse).float().numpy()
+        count = len(codec.samples(split.inputs))
+        normal = codec.condition(split.inputs, slice(0, 1))
+        fields = codec.decode(torch.zeros(1, *codec.shape), normal).float().numpy().repeat(count, 0)
+        for c, name in enumerate(codec.variables):
+            if name in codec.inputs:
+                coarse = torch.from_numpy(np.asarray(split.inputs[name].values, np.float64))[:, None]
+                fields[:, c] = codec.interpolation(coarse)[:, 0].float().numpy()
         layout = codec.layout(split.inputs)
         out, dims = layout.coords.copy(), layout.dims
         for c, (name, attrs) in enumerate(codec.variables.items()):
             out[name] = ((dims[0], "member", *dims[1:]), fields[:, None, c], attrs)
         return {"interpolation": out}
+
+    def residuals(self, codec: Codec, mean: ConditionalMean, train: Split, told: np.ndarray) -> tuple[Codec, Split]:
+        """Residuals over the mean, normalised anew."""
+        assert isinstance(codec, DownscalingCodec)
+        return residual_codec(codec, mean, train, told)
 
     def exact(self, codec: Codec, split: Split, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]] | None:
         """Draws of the posterior of the synthetic climate, where the data come from it."""
@@ -158,7 +170,9 @@ class Weather(Domain):
         whole = grid.shape == (law.size, law.size) and all(
             np.allclose(a, b) for a, b in ((grid.y, law.latitude), (grid.x, law.longitude))
         )
-        return Posterior(law, codec) if whole and set(codec.variables) <= set(VARIABLES) else None
+        known = list(codec.inputs) == list(codec.variables) and set(codec.variables) <= set(GAUSSIAN)
+        known = known and codec.mean is None and all(t.linear for t in codec.transforms.values())
+        return Posterior(law, codec) if whole and known else None
 
     def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
         """Fair CRPS, spread, ranks, coverage, spectra, tails and conservation of every contender."""
@@ -193,44 +207,15 @@ def _block(truth: xr.Dataset) -> int:
     return int(np.clip(np.ceil(MEMORY / max(float(np.median(spacing)), 1.0)), 1, len(time) // 4))
 
 
-def make_codec(pair: Pair, train: Split, *, conserve: bool, regrid: str | None = None) -> DownscalingCodec:
-    """The codec of a pair of archives, with statistics of the training split, in one pass."""
-    first = next(iter(pair.fine.data_vars.values()))
-    dims = (str(first.dims[1]), str(first.dims[2]))
-    grid = Grid.of(pair.fine)
-    static = [np.asarray(v.values, dtype=np.float64) for v in pair.static.data_vars.values()]
-    normal = [(v - v.mean()) / (v.std() or 1.0) for v in static]
-    shape = (0, *(pair.fine.sizes[d] for d in dims))
-    names = [str(v) for v in pair.fine.data_vars]
-    variables = {n: {k: str(v) for k, v in pair.fine[n].attrs.items() if k in KEPT} for n in names}
-    coarse = [train.inputs[n].values.astype(np.float64) for n in names]
-    coarse_stats = np.array([[v.mean() for v in coarse], [v.std() or 1.0 for v in coarse]])
-    arguments = (grid, pair.factor, variables, np.stack(normal) if normal else np.zeros(shape), coarse_stats)
-    raw = DownscalingCodec(*arguments, conserve=conserve, regrid=regrid)
-    count = len(raw.samples(train.inputs))
-    total, square, cells = np.zeros(len(names)), np.zeros(len(names)), 0
-    for lo in range(0, count, CHUNK):
-        r: Tensor = raw.encode(train.truth, train.inputs, slice(lo, lo + CHUNK)).double()
-        total += r.sum((0, 2, 3)).numpy()
-        square += r.square().sum((0, 2, 3)).numpy()
-        cells += r[:, 0].numel()
-    mean = total / cells
-    std = np.sqrt(np.maximum(square / cells - mean**2, 0))
-    digits = np.finfo(np.float32).eps * np.array([np.abs(v).max() for v in coarse])  # of what archives hold
-    if (std <= digits).any():
-        name = names[int(np.argmin(std - digits))]
-        raise UserError(f"{name} does not differ from its interpolated block means: there is nothing to learn.")
-    return DownscalingCodec(*arguments, residual_stats=np.stack([mean, std]), conserve=conserve, regrid=regrid)
-
-
 def _check_codec(codec: DownscalingCodec, pair: Pair) -> None:
     """Refuse an archive that a given teacher was not made for."""
-    asked = [str(v) for v in pair.fine.data_vars]
-    if asked != list(codec.variables):
-        raise UserError(
-            f"The teacher's variables are {list(codec.variables)}, in this order; data.variables={asked}. Write them as"
-            " the teacher has them."
-        )
+    for key, ds, own in (("variables", pair.fine, codec.variables), ("inputs", pair.coarse, codec.inputs)):
+        asked = [str(v) for v in ds.data_vars]
+        if asked != list(own):
+            raise UserError(
+                f"The teacher's {key} are {list(own)}, in this order; data.{key}={asked}. Write them as the teacher has"
+                " them."
+            )
     if pair.factor != codec.factor:
         raise UserError(f"The teacher was made for a factor of {codec.factor}, not for data.factor={pair.factor}.")
     if not Grid.of(pair.fine).same(codec.grid):

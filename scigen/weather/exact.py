@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scigen.core.oracle import Gaussian
 from scigen.weather.physics import DownscalingCodec
-from scigen.weather.synth import VARIABLES, Law
+from scigen.weather.synth import GAUSSIAN, Law
 
 
 class Posterior:
@@ -23,7 +23,7 @@ class Posterior:
     def __init__(self, law: Law, codec: DownscalingCodec) -> None:
         """Work out mean and spread: a dense linear system of all block means, a second for 32 × 32 cells."""
         self.law, self.codec = law, codec
-        self.rows = [list(VARIABLES).index(name) for name in codec.variables]
+        self.rows = [GAUSSIAN.index(name) for name in codec.variables]
         cells = law.size**2
         eye = torch.eye(cells, dtype=torch.float64).reshape(cells, 1, law.size, law.size)
         one = codec.mean_operator(eye).reshape(cells, -1).mT.contiguous().numpy()  # (blocks, cells)
@@ -43,7 +43,9 @@ class Posterior:
         Its condition needs "mean" (B, C, Y, X), from `normalised_mean`.
         """
         shape = self.codec.shape
-        scale = np.repeat(self.codec.residual_stats[1], shape[1] * shape[2])
+        residual = self.codec.statistics.residual
+        assert residual is not None
+        scale = np.repeat(residual[1], shape[1] * shape[2])
         normal = torch.from_numpy(self.covariance / scale[:, None] / scale[None])
         return Gaussian.dense(lambda c: c["mean"] if c else torch.zeros(shape), normal, shape)
 

@@ -8,6 +8,7 @@ import xarray as xr
 
 from scigen.errors import UserError
 from scigen.io.coordinates import check_times
+from scigen.io.missing import fill_gaps, policy
 from scigen.weather.coarsen import coarsen
 from scigen.weather.containment import Fit, fit
 from scigen.weather.grid import Grid, spacing
@@ -24,6 +25,7 @@ def to_coarse(
 
     The archive may cover more than the bundle's region. Its fine cells are coarsened, which is announced; its coarse
     cells are used as they are. On any other grid it is regridded, if the bundle was fitted to a regridded archive.
+    Missing cells of the region are filled first, if the archive's encoding says "fill" of them (`scigen.io.missing`).
 
     Args:
         ds: an archive; nothing of it is read but coordinates.
@@ -38,6 +40,7 @@ def to_coarse(
     Raises:
         UserError: if the archive has another grid, lacks a variable or has it in other units, or has bad times.
     """
+    complete = fill_gaps if policy(ds) == "fill" else lambda taken: taken
     ds = find_variables(ds, variables)
     check_times(ds, least=1)
     own, found, fine = _locate(ds, grid, factor, method)
@@ -46,9 +49,9 @@ def to_coarse(
         log.info("The input (%s) is regridded (%s) to the bundle's coarse grid.", own, method)
         return regrid(ds, grid.coarse(factor), method), False
     if not fine:
-        return found.take(ds, grid.coarse(factor)), False
+        return complete(found.take(ds, grid.coarse(factor))), False
     log.info("The input is on the fine grid (%s): it is coarsened by %d.", grid, factor)
-    return coarsen(found.take(ds, grid), factor), True
+    return coarsen(complete(found.take(ds, grid)), factor), True
 
 
 @dataclass(frozen=True, eq=False)

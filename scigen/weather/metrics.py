@@ -50,8 +50,8 @@ def evaluate(
         quantile_value, quantile_truth; squared: power (of a member), power_truth. Ratios: spread_skill, crps_ratio,
         power_ratio (power_ratio_worst: the one farthest from 1 where variance_share > 0.001; power_ratio_where: at
         which wavenumber), coverage (the nominal level really used in coverage_nominal), rank_histogram (shares),
-        rank_deviation, variance_share. What a single member cannot say is NaN. Coordinates of model: nfe, role,
-        members; of variable: units. attrs: samples (times), block, factor.
+        rank_deviation, variance_share, wet_share and wet_share_truth (rain rates). What a single member cannot say is
+        NaN. Coordinates of model: nfe, role, members; of variable: units. attrs: samples (times), block, factor.
 
     Raises:
         UserError: if the archives do not fit together, or a value is not finite.
@@ -70,6 +70,7 @@ def evaluate(
     report["power_ratio"] = report["power"] / report["power_truth"]
     report["power_ratio_where"] = _worst(report["power_ratio"], report["variance_share"])
     report["power_ratio_worst"] = _power_ratios(stats, report["power_ratio_where"], block, seed)
+    report["wet_share_truth"] = some["wet_truth"].mean("time", skipna=False)
     report["quantile_truth"] = _tails(some["histogram_truth"], some["edges"])
     report["crps_ratio"] = _crps_ratios(stats, block, seed)
     report = report.assign_coords(
@@ -106,6 +107,8 @@ def to_json(report: xr.Dataset) -> dict[str, Any]:
                 "conservation",
                 "rank_deviation",
                 "power_ratio_where",
+                "wet_share",
+                "wet_share_truth",
             ):
                 if key in one:
                     numbers[key] = _plain(one[key])
@@ -138,7 +141,8 @@ def to_json(report: xr.Dataset) -> dict[str, Any]:
 def _scores(stats: xr.Dataset, block: int, seed: int) -> xr.Dataset:
     """Scores of one contender from its statistics."""
     members = stats.attrs["members"]
-    mean = stats[["crps", "error", "squared_error", "variance", "ranks", "power"]].mean("time", skipna=False)
+    kept = ["crps", "error", "squared_error", "variance", "ranks", "power", "wet"]
+    mean = stats[kept].mean("time", skipna=False)
     out = xr.Dataset(
         {
             "crps": mean["crps"],
@@ -147,6 +151,7 @@ def _scores(stats: xr.Dataset, block: int, seed: int) -> xr.Dataset:
             "spread": np.sqrt(mean["variance"]),
             "rank_histogram": mean["ranks"],
             "power": mean["power"],
+            "wet_share": mean["wet"],
         }
     )
     if "conservation" in stats:

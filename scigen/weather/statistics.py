@@ -23,6 +23,9 @@ from scigen.weather.pairing import pair, space_dims
 BLOCK_BYTES = 2**25
 """Members of one variable held in memory at once, as float64; the work on them takes a few times as much."""
 
+WET = 0.1
+"""Rain rate from which a cell counts as wet [mm h-1]."""
+
 Array = NDArray[np.float64]
 Parts = dict[str, tuple[tuple[str, ...], Any]]
 
@@ -49,7 +52,8 @@ def statistics(
 
     Returns:
         `crps` fair [units], `error` of the ensemble mean [units], `squared_error` and `variance` (ddof = 1) [units²],
-        `conservation` (mean square of A x − A truth) [units²], all (variable, time) area means; `ranks`
+        `conservation` (mean square of A x − A truth) [units²], for rain rates `wet` and `wet_truth` (share of wet
+        cells), all (variable, time) area means; `ranks`
         (variable, time, rank) area shares; `power` of a member, averaged over members, and `power_truth`
         (variable, time, wavenumber) [units²]; `histogram`, `histogram_truth` (variable, bin) area-weighted counts over
         all times, on `edges` (variable, edge). NaN stands for what one member cannot say. attrs: members.
@@ -70,11 +74,11 @@ def statistics(
     step = max(1, BLOCK_BYTES // (8 * members * size[0] * size[1]))
     variables = []
     for variable in map(str, truth.data_vars):
-        blocks = []
+        blocks, wet = [], WET if truth[variable].attrs.get("units") == "mm h-1" else None
         for lo, y in _blocks(truth[variable], step):
             x = np.asarray(samples[variable].isel(time=slice(lo, lo + step)).values, np.float64)
             _check_finite(x, samples[variable], lo, f"samples '{name}'", "the archive is unfinished: sample it again")
-            one = _block(y, np.moveaxis(x, 1, 0), weights, factor, edges[variable], closes)
+            one = _block(y, np.moveaxis(x, 1, 0), weights, factor, edges[variable], closes, wet)
             blocks.append(one.assign(ranks=_ranks(samples[variable], x, y, lo, weights, seed)))
         variables.append(_join(blocks))
     result = xr.concat(variables, xr.Variable("variable", np.array(list(map(str, truth.data_vars)))))
@@ -135,10 +139,12 @@ def _check_finite(values: np.ndarray, field: xr.DataArray, lo: int, who: str, re
         raise UserError(f"'{field.name}' of {who} has missing or infinite values, first at time {when}: {remedy}.")
 
 
-def _block(y: Array, x: Array, weights: Array, factor: int | None, edges: Array, closes: bool) -> xr.Dataset:
+def _block(
+    y: Array, x: Array, weights: Array, factor: int | None, edges: Array, closes: bool, wet: float | None
+) -> xr.Dataset:
     """Statistics of one block, but for the ranks: truth y (time, Y, X), members x (member, time, Y, X).
 
-    `closes`: whether the columns go around the globe.
+    `closes`: whether the columns go around the globe; `wet`: value from which a cell is wet, None where nothing is.
     """
     members = len(x)
 
@@ -156,6 +162,10 @@ def _block(y: Array, x: Array, weights: Array, factor: int | None, edges: Array,
     wavenumber, power = power_spectrum(x, (False, closes))
     parts["power"] = (("time", "wavenumber"), power.mean(0))
     parts["power_truth"] = (("time", "wavenumber"), power_spectrum(y, (False, closes))[1])
+    if wet is not None:
+        parts["wet"], parts["wet_truth"] = (("time",), mean((x >= wet).mean(0))), (("time",), mean(y >= wet))
+    else:
+        parts["wet"] = parts["wet_truth"] = (("time",), none)
     if factor is not None:
         coarse, area = block_means(x - y, weights, factor)
         parts["conservation"] = (("time",), (coarse**2 * area).mean((0, -2, -1)))

@@ -8,6 +8,10 @@ an AR(1) process in time whose memory shortens with scale. At one time the field
 Gaussian:
 
     E[x | y] = m + Σ Aᵀ (A Σ Aᵀ)⁻¹ (y − A m),        Cov[x | y] = Σ − Σ Aᵀ (A Σ Aᵀ)⁻¹ A Σ.
+
+tp, rain, comes of a stationary Gaussian field z of its own, of unit variance, independent of the others: dry where z is
+below a threshold, tp = rain (z − threshold)^TAIL above. So its marginal law is known (`Law.rain_quantile`), not that of
+a field given its block means.
 """
 
 import functools
@@ -17,6 +21,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import ndtr, ndtri
 
 from scigen.errors import UserError
 from scigen.weather.variables import VARIABLES as KNOWN
@@ -24,8 +29,14 @@ from scigen.weather.variables import VARIABLES as KNOWN
 ATTRIBUTE = "scigen_law"
 """Archive attribute that holds the parameters of the law as JSON, so that the exact answer travels with the data."""
 
-VARIABLES = {name: KNOWN[name].attrs for name in ("t2m", "u10", "v10")}
-"""CF attributes of what it has, in channel order."""
+GAUSSIAN = ("t2m", "u10", "v10")
+"""Variables whose joint law is Gaussian, in channel order."""
+
+VARIABLES = {name: KNOWN[name].attrs for name in (*GAUSSIAN, "tp")}
+"""CF attributes of what it has."""
+
+TAIL = 2.5
+"""Exponent of the rain rate over its threshold."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Law:
         tie: correlation of temperature with the stream function.
         divergent: share of the wind variance that is divergent.
         memory: e-folding time of the largest scales [hours].
+        wet: share of the cells where it rains at all.
+        rain: rain rate one standard deviation of z above the threshold [mm h-1].
     """
 
     size: int = 32
@@ -55,15 +68,17 @@ class Law:
     tie: float = 0.6
     divergent: float = 0.2
     memory: float = 48.0
+    wet: float = 0.25
+    rain: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        positive = (self.spacing, self.spread_t2m, self.spread_wind, self.outer, self.memory)
-        inside = 0 <= self.tie < 1 and 0 <= self.divergent <= 1
+        positive = (self.spacing, self.spread_t2m, self.spread_wind, self.outer, self.memory, self.rain)
+        inside = 0 <= self.tie < 1 and 0 <= self.divergent <= 1 and 0 < self.wet < 1
         if self.size < 4 or self.seed < 0 or not inside or min(positive) <= 0:
             raise UserError(
-                "The synthetic climate needs size >= 4, seed >= 0, 0 <= tie < 1, 0 <= divergent <= 1, and positive"
-                f" spacing, spreads, outer and memory: {self}."
+                "The synthetic climate needs size >= 4, seed >= 0, 0 <= tie < 1, 0 <= divergent <= 1, 0 < wet < 1, and"
+                f" positive spacing, spreads, outer, memory and rain: {self}."
             )
 
     @property
@@ -150,17 +165,37 @@ class Law:
 
     def weather(self, times: int, step_hours: float) -> np.ndarray:
         """Anomalies at equidistant times: (times, 3, size, size) float32."""
-        n = self.torus
-        rng = np.random.default_rng([self.seed, 2])
+        return self._evolve(self.amplitude, times, step_hours, 2)
+
+    def rainfall(self, times: int, step_hours: float) -> np.ndarray:
+        """Rain rates at equidistant times [mm h-1]: (times, size, size) float32."""
+        k1 = np.fft.fftfreq(self.torus, 1 / self.torus)
+        k = np.hypot(*np.meshgrid(k1, k1, indexing="ij"))
+        shape = np.where(k > 0, (k**2 + (2 * self.outer) ** 2) ** (-(3 + 1) / 4), 0.0)
+        z = self._evolve((shape / np.sqrt(np.mean(shape**2)))[None, None], times, step_hours, 3)[:, 0]
+        return (self.rain * np.maximum(z + ndtri(self.wet), 0.0) ** TAIL).astype(np.float32)
+
+    def rain_quantile(self, share: float | np.ndarray) -> np.ndarray:
+        """Quantiles of the rain rate over all cells and times, in closed form [mm h-1]."""
+        return self.rain * np.maximum(ndtri(share) + ndtri(self.wet), 0.0) ** TAIL
+
+    def wet_share(self, rate: float) -> float:
+        """Share of cells and times with at least this rain rate above 0 [mm h-1], in closed form."""
+        return float(ndtr(ndtri(self.wet) - (rate / self.rain) ** (1 / TAIL)))
+
+    def _evolve(self, amplitude: np.ndarray, times: int, step_hours: float, stream: int) -> np.ndarray:
+        """Fields of these spectra (variables, sources, torus, torus), every wavenumber an AR(1) process in time."""
+        n, (variables, sources) = self.torus, amplitude.shape[:2]
+        rng = np.random.default_rng([self.seed, stream])
         k1 = np.fft.fftfreq(n, 1 / n)
         k = np.hypot(*np.meshgrid(k1, k1, indexing="ij"))
         rho = np.exp(-step_hours / self.memory * np.maximum(k / self.outer, 1.0) ** (2 / 3))
-        out = np.empty((times, 3, self.size, self.size), np.float32)
-        source = np.fft.fft2(rng.standard_normal((3, n, n)))
+        out = np.empty((times, variables, self.size, self.size), np.float32)
+        source = np.fft.fft2(rng.standard_normal((sources, n, n)))
         for i in range(times):
             if i:
-                source = rho * source + np.sqrt(1 - rho**2) * np.fft.fft2(rng.standard_normal((3, n, n)))
-            field = np.fft.ifft2(np.einsum("aikl,ikl->akl", self.amplitude, source)).real
+                source = rho * source + np.sqrt(1 - rho**2) * np.fft.fft2(rng.standard_normal((sources, n, n)))
+            field = np.fft.ifft2(np.einsum("aikl,ikl->akl", amplitude, source)).real
             out[i] = field[:, : self.size, : self.size]
         return out
 
@@ -187,7 +222,7 @@ def make(law: Law, times: int = 8192, step_hours: int = 6, start: str = "2015-01
         start: first time.
 
     Returns:
-        t2m, u10, v10 (time, latitude, longitude) float32 and orography (latitude, longitude) [m], CF attributes.
+        t2m, u10, v10, tp (time, latitude, longitude) float32 and orography (latitude, longitude) [m], CF attributes.
     """
     if times < 1 or step_hours < 1:
         raise UserError(f"synth: times={times} and step_hours={step_hours} must be at least 1.")
@@ -196,8 +231,9 @@ def make(law: Law, times: int = 8192, step_hours: int = 6, start: str = "2015-01
     for lo in range(0, times, 512):
         fields[lo : lo + 512] += law.mean(time[lo : lo + 512]).astype(np.float32)
     dims = ("time", "latitude", "longitude")
+    columns = [*np.moveaxis(fields, 1, 0), law.rainfall(times, step_hours)]
     ds = xr.Dataset(
-        {name: (dims, fields[:, i], attrs) for i, (name, attrs) in enumerate(VARIABLES.items())},
+        {name: (dims, own, attrs) for own, (name, attrs) in zip(columns, VARIABLES.items(), strict=True)},
         coords={
             "time": ("time", time, dict(standard_name="time", axis="T")),
             "latitude": ("latitude", law.latitude, dict(standard_name="latitude", units="degrees_north", axis="Y")),

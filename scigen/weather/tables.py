@@ -53,6 +53,11 @@ def _table(one: xr.Dataset, report: xr.Dataset) -> Table:
     percent = f"{100 * nominal:.3g} %"
     conserved = [Column("‖Ax−y‖", f"root-mean-square error of the coarse field [{units}]; 0")]
     conserved = conserved if "conservation" in one else []
+    wet = bool(one["wet_share_truth"].notnull())
+    rain = [
+        Column("wet", "share of cells with rain, over the truth's; 1"),
+        Column("99.9 %", "this quantile over the truth's; 1"),
+    ] * wet
     far = "power of a member over the truth's, at the wavenumber k where it is farthest from 1, with a 95 % interval; 1"
     columns = [
         Column("contender", numeric=False),
@@ -65,11 +70,13 @@ def _table(one: xr.Dataset, report: xr.Dataset) -> Table:
         Column(f"cover {percent}", f"share of truths inside the interval that should hold {percent} of them"),
         Column("ranks", "deviation of the rank histogram from flat, Σ|p − 1/(M+1)|; 0", minor=True),
         *conserved,
+        *rain,
         Column("worst power", far),
     ]  # fmt: skip
     rows: list[list[Cell]] = []
     for model in models:
         row = one.sel(model=model)
+        tail = row.sel(quantile=0.999)
         worst, spread = interval(row["power_ratio_worst"].values, 2)
         cover = float(row["coverage"].sel(level=0.9))
         rows.append(
@@ -87,6 +94,11 @@ def _table(one: xr.Dataset, report: xr.Dataset) -> Table:
                 text(NOTHING if np.isnan(cover) else f"{100 * cover:.1f} %"),
                 number(float(row["rank_deviation"]), 2),
                 *([number(float(row["conservation"]), 2)] if "conservation" in row else []),
+                *(
+                    [_over(row, "wet_share", "wet_share_truth"), _over(tail, "quantile_value", "quantile_truth")]
+                    if wet
+                    else []
+                ),
                 (worst, f"{spread} k={int(row['power_ratio_where'])}" if worst != NOTHING else ""),
             ]
         )
@@ -94,6 +106,11 @@ def _table(one: xr.Dataset, report: xr.Dataset) -> Table:
         f"{one['variable'].item()} [{units}]: {report.attrs['samples']} times" if units else f"{one['variable'].item()}"
     )
     return Table(title, columns, rows, _notes(one))
+
+
+def _over(row: xr.Dataset, key: str, truth: str) -> Cell:
+    """A number over the truth's."""
+    return number(float(row[key]) / float(row[truth]) if float(row[truth]) else float("nan"), 3)
 
 
 def _notes(one: xr.Dataset) -> list[str]:

@@ -1,8 +1,8 @@
-"""Weather variables: what they are called, what units they have, and how they are found in an archive."""
+"""Weather variables, found in an archive: by which name, on which level, in which units."""
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
@@ -11,47 +11,15 @@ from scigen.errors import UserError
 from scigen.io.blocks import lazy
 from scigen.io.coordinates import conventional, horizontal_dims, straighten
 from scigen.io.geolocation import geolocated
-from scigen.io.units import require_units
+from scigen.io.units import parse_units, require_units
+from scigen.weather import levels
+from scigen.weather.known import ON_LEVELS, VARIABLES, Variable, known, on_level
+from scigen.weather.rates import as_rate, not_below_zero
+
+__all__ = ["VARIABLES", "Variable", "Wanted", "find_variables", "recognise"]
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable that scigen knows by name.
-
-    Attributes:
-        units: that it has everywhere in scigen.
-        standard_name: of the CF conventions.
-        long_name: what a person calls it.
-        synonyms: what files call it, in lower case.
-    """
-
-    units: str
-    standard_name: str
-    long_name: str
-    synonyms: tuple[str, ...] = ()
-
-    @property
-    def attrs(self) -> dict[str, str]:
-        """CF attributes."""
-        return dict(units=self.units, standard_name=self.standard_name, long_name=self.long_name)
-
-
-VARIABLES = {
-    "t2m": Variable(
-        "K", "air_temperature", "2 metre temperature", ("2t", "var_2t", "2m_temperature", "tas", "t2", "tmp_2m")
-    ),
-    "u10": Variable(
-        "m s-1", "eastward_wind", "10 metre eastward wind",
-        ("10u", "u10m", "var_10u", "10m_u_component_of_wind", "uas", "u_10m", "ugrd_10m"),
-    ),
-    "v10": Variable(
-        "m s-1", "northward_wind", "10 metre northward wind",
-        ("10v", "v10m", "var_10v", "10m_v_component_of_wind", "vas", "v_10m", "vgrd_10m"),
-    ),
-}  # fmt: skip
-"""Known variables by canonical name. Others are taken by their exact name, in the units that the archive gives."""
 
 Wanted = Sequence[str] | Mapping[str, str] | Mapping[str, Mapping[str, Any]]
 
@@ -60,13 +28,16 @@ def find_variables(ds: xr.Dataset, variables: Wanted) -> xr.Dataset:
     """The wanted variables of an archive: canonical names, units, order and attributes, dims (time, Y, X), lazily.
 
     A variable is looked up by exact name, by the names that files are known to give it, and by its `standard_name`.
-    The name it had is kept in its attribute `original_name`. Longitudes are put in order; of coordinates, those of
-    the dimensions, a 2-D latitude and longitude and the grid mapping are kept (`geolocation`).
+    Names such as t850 mean a level of pressure, and `temperature@850` takes that level [hPa] of a variable that has
+    several. The name it had is kept in its attribute `original_name`. Longitudes are put in order; of coordinates,
+    those of the dimensions, a 2-D latitude and longitude and the grid mapping are kept (`geolocation`). Sums over time
+    of what is known as a rate become one (`rates`).
 
     Args:
         ds: an archive.
-        variables: canonical names; or canonical name → name in the file; or canonical name → CF attributes, as a bundle
-            keeps them, whose `units` are required and whose `original_name` is looked up as well.
+        variables: canonical names; or canonical name → name in the file, with @level or without; or canonical name → CF
+            attributes, as a bundle keeps them, whose `units` are required and whose `original_name` is looked up as
+            well.
 
     Raises:
         UserError: if one is missing, ambiguous, has other dimensions, or units that do not convert.
@@ -83,9 +54,11 @@ def find_variables(ds: xr.Dataset, variables: Wanted) -> xr.Dataset:
     for name, about in asked.items():
         attrs: Mapping[str, Any] = about if isinstance(about, Mapping) else {}
         source = about if isinstance(about, str) else _locate(ds, name, attrs)
-        if source not in ds.data_vars:
-            raise UserError(f"The archive has no variable '{source}' for '{name}'. {_contents(ds)}")
-        found[name] = _checked(ds[source], name, attrs)
+        base, level = (source, None) if source in ds.data_vars else levels.split_level(source)
+        if base not in ds.data_vars:
+            raise UserError(f"The archive has no variable '{base}' for '{name}'. {_contents(ds)}")
+        array = ds[base] if level is None else levels.at_level(ds[base], level)
+        found[name] = _checked(array, name, source, attrs, ds)
     dims = {name: array.dims for name, array in found.items()}
     if len(set(dims.values())) > 1:
         raise UserError(f"The variables lie on different dimensions: {dims}. Bring them to one grid first.")
@@ -95,17 +68,20 @@ def find_variables(ds: xr.Dataset, variables: Wanted) -> xr.Dataset:
 
 
 def _locate(ds: xr.Dataset, name: str, attrs: Mapping[str, Any]) -> str:
-    """What the archive calls a variable."""
-    known = VARIABLES.get(name)
+    """What the archive calls a variable, with @level if it must be taken out of several."""
+    about = known(name)
     own = {str(v).lower(): str(v) for v in ds.data_vars}
     if name in ds.data_vars:
         return name
-    for synonym in (attrs.get("original_name"), name, *(known.synonyms if known else ())):
-        if synonym is not None and str(synonym).lower() in own:
-            source = own[str(synonym).lower()]
+    for synonym in (attrs.get("original_name"), name, *(about.synonyms if about else ())):
+        base, mark, level = str(synonym).lower().partition(levels.MARK)
+        if synonym is not None and base in own:
+            source = f"{own[base]}{mark}{level}"
             log.info("%s: the archive calls it '%s'.", name, source)
             return source
-    standard = attrs.get("standard_name") or (known.standard_name if known else None)
+    if on_level(name) is not None:
+        return _locate_level(ds, name, own)
+    standard = attrs.get("standard_name") or (about.standard_name if about else None)
     same = [
         str(v)
         for v, array in ds.data_vars.items()
@@ -121,22 +97,55 @@ def _locate(ds: xr.Dataset, name: str, attrs: Mapping[str, Any]) -> str:
     raise UserError(f"The archive has no variable '{name}'. {_contents(ds)}")
 
 
-def _checked(array: xr.DataArray, name: str, attrs: Mapping[str, Any]) -> xr.DataArray:
+def _locate_level(ds: xr.Dataset, name: str, own: Mapping[str, str]) -> str:
+    """The variable that has the level of pressure that a name such as t850 means, with @level."""
+    base, level = on_level(name) or (name, 0.0)
+    about = ON_LEVELS[base]
+    for synonym in (base, *about.synonyms):
+        source = own.get(synonym)
+        if source is not None and levels.pressure_dim(ds[source]) is not None:
+            log.info("%s: it is taken of '%s' at %g hPa.", name, source, level)
+            return f"{source}{levels.MARK}{level:g}"
+    raise UserError(
+        f"The archive has no variable '{name}', {about.long_name} at {level:g} hPa. {_contents(ds)} Add {levels.MARK} "
+        f"and a level for one that has several, variables={{{name}: name in the file{levels.MARK}{level:g}}}."
+    )
+
+
+def recognise(ds: xr.Dataset) -> dict[str, str]:
+    """Known variables that `find_variables` finds in an archive by name or standard name: canonical name → its own."""
+    found = {}
+    for name in VARIABLES:
+        with contextlib.suppress(UserError):
+            found[name] = _locate(ds, name, {})
+    return found
+
+
+def _checked(array: xr.DataArray, name: str, source: str, attrs: Mapping[str, Any], ds: xr.Dataset) -> xr.DataArray:
     """One variable of the archive under its canonical name, with the right dimensions, units and attributes."""
-    source, known = str(array.name), VARIABLES.get(name)
+    about = known(name)
     dims = ("time", *horizontal_dims(array))
     extra = [str(d) for d in array.dims if d not in dims]
     long = [d for d in extra if array.sizes[d] > 1]
     if long or "time" not in array.dims:
         remedy = f"select along {long} (ds.isel)" if long else "add the time with ds.expand_dims('time')"
+        pressure = levels.pressure_dim(array)
+        if pressure is not None and long == [pressure]:
+            few = levels.say_levels(array, pressure)
+            remedy = f"choose a level, such as variables={{{name}: {source}{levels.MARK}{few.split(',')[0]}}}, of {few}"
         raise UserError(f"'{source}' has the dimensions {tuple(map(str, array.dims))}, expected {dims}: {remedy}.")
     if array.dtype.kind not in "fiu":
         raise UserError(f"'{source}' holds {array.dtype}, expected numbers.")
-    units = attrs.get("units") or (known.units if known else array.attrs.get("units"))
+    units = attrs.get("units") or (about.units if about else array.attrs.get("units"))
     if units is None:
         raise UserError(f"'{source}' has no units: set ds['{source}'].attrs['units'] to what it is in.")
-    array = require_units(array.isel(dict.fromkeys(extra, 0), drop=True).transpose(*dims), str(units))
-    kept = attrs or (known.attrs if known else array.attrs)
+    array = array.isel(dict.fromkeys(extra, 0), drop=True).transpose(*dims)
+    if about and about.rate and parse_units(str(units)) == parse_units(about.units):
+        array = as_rate(array, about, ds)
+    array = require_units(array, str(units))
+    if about and about.least is not None and units == about.units:
+        array = not_below_zero(array, about.least)
+    kept = attrs or (about.attrs if about else array.attrs)
     array.attrs = {k: kept[k] for k in ("units", "standard_name", "long_name") if k in kept}
     if source != name:
         array.attrs["original_name"] = source

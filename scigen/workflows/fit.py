@@ -22,7 +22,8 @@ from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
-from scigen.workflows.training import adopt, judge_of, plain, provenance, settings
+from scigen.workflows.mean import with_mean
+from scigen.workflows.training import adopt, build, judge_of, plain, provenance, settings
 from scigen.workflows.training import run as run_stage
 
 log = logging.getLogger(__name__)
@@ -45,16 +46,20 @@ def run(cfg: DictConfig) -> Path:
         raise UserError(f"teacher={cfg.teacher} is a bundle of domain={teacher.domain}, not of domain={domain.name}.")
     data = domain.open(Path("runs") / "data", teacher.codec if teacher else None)
     log.info("data: %s", data.source)
-    _fill_noise(cfg, data, teacher)
     config = plain(cfg)
     made_of = (
-        {"teacher": teacher.fingerprint()} if teacher else {k: config[k] for k in ("network", "teaching", "validation")}
+        {"teacher": teacher.fingerprint()}
+        if teacher
+        else {k: config[k] for k in ("network", "teaching", "validation", "mean")}
     )
     identity = {k: config[k] for k in ("data", "noise", "seed")} | made_of
     identity |= {"domain": domain.name, "fingerprint": data.fingerprint, "precision": cfg.trainer.precision}
     folder = claim(Path(cfg.run or f"runs/{domain.name}-{digest(identity)}"), identity)
     log.info("run folder: %s", folder)
     with alone(folder):
+        if cfg.mean:
+            data = with_mean(cfg, domain, data, folder)
+        _fill_noise(cfg, data, teacher)
         report = _stages(cfg, domain, data, teacher, folder)
     log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
     return report
@@ -100,6 +105,8 @@ def _check(cfg: DictConfig) -> None:
     if idle and not _distils(cfg):
         word = ", ".join(cfg.then) if idle[0] == "then" else cfg[idle[0]]
         raise UserError(f"{idle[0]}={word} with a method that trains a teacher: leave one of them out.")
+    if cfg.mean and cfg.teacher:
+        raise UserError(f"teacher={cfg.teacher} brings its own mean, if it has one: leave mean= out.")
     if cfg.init and cfg.student:
         raise UserError("init= brings a network of its own: leave student= out.")
 
@@ -138,16 +145,8 @@ def _fill_noise(cfg: DictConfig, data: Data, teacher: Bundle | None) -> None:
 
 def _network(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling) -> Bundle:
     """The teacher, not trained."""
-    codec, own = data.codec, plain(cfg)["network"]
-    name = own.pop("_target_")
-    args = own | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
-    args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
-    if args.get("periodic") == "auto":
-        args["periodic"] = list(codec.periodic)
-    elif any(codec.periodic) and "periodic" not in args:
-        log.warning("The data wrap around along an axis and %s does not: a seam may show there.", name.split(".")[-1])
-    torch.manual_seed(cfg.seed)
-    return Bundle(get_class(name)(**args), name, args, 1.0, codec, sampling, domain.name, "teacher")
+    network, name, args = build(plain(cfg)["network"], data.codec, cfg.seed)
+    return Bundle(network, name, args, 1.0, data.codec, sampling, domain.name, "teacher")
 
 
 def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path) -> Bundle:

@@ -11,6 +11,7 @@ from rich.console import Console
 from scigen.core.bundle import load, versions
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint, open_archive
+from scigen.io.missing import KEY, check_policy, settle
 from scigen.io.write import SampleWriter
 from scigen.workflows.device import pick
 from scigen.workflows.progress import progress
@@ -21,14 +22,18 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> Path:
     """Draw cfg.members for every sample of cfg.input; returns the output's path."""
     bundle = load(cfg.bundle).to(pick(cfg.device))
+    if cfg.static is not None:
+        bundle = bundle.relocate(open_archive(cfg.static))
     archive = open_archive(cfg.input)
-    inputs = select_time(bundle.codec.prepare(archive), cfg.time)
+    archive.encoding[KEY] = check_policy(cfg.missing)
+    inputs = settle(select_time(bundle.codec.prepare(archive), cfg.time), cfg.missing, "the input")
     keys = bundle.codec.samples(inputs)
     attrs = bundle.attributes(members=cfg.members, seed=cfg.seed, steps=cfg.steps, batch=cfg.batch)
     attrs |= {
         "title": f"Ensemble of {cfg.members} members drawn by scigen",
         "history": f"scigen sample bundle={cfg.bundle} input={cfg.input} members={cfg.members} seed={cfg.seed}",
         "scigen_input": fingerprint(archive),
+        "scigen_missing": cfg.missing,
         "scigen_versions": json.dumps(versions()),
     }
     total, done = len(keys) * cfg.members, 0

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from scigen.core.bundle import Bundle, versions
+from scigen.core.codec import Codec
 from scigen.core.datamodule import SampleStream
 from scigen.core.domain import Data, Split
 from scigen.core.methods.base import Method
@@ -22,6 +25,8 @@ from scigen.core.train import Schedule, train
 from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.progress import progress
+
+log = logging.getLogger(__name__)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -40,6 +45,26 @@ def settings(method: dict[str, Any]) -> tuple[dict[str, Any], Schedule]:
     if unknown := [k for k in training if k not in known]:
         raise UserError(f"training.{unknown[0]} is none of the keys of a training: {', '.join(known)}.")
     return arguments, Schedule(**training)
+
+
+def build(network: dict[str, Any], codec: Codec, seed: int) -> tuple[nn.Module, str, dict[str, Any]]:
+    """A network for a codec's samples, not trained: itself, its class and its arguments.
+
+    Args:
+        network: of the configuration: `_target_` and arguments; `periodic: auto` becomes what the data are.
+        codec: says what it takes and gives.
+        seed: of the weights.
+    """
+    own = dict(network)
+    name = own.pop("_target_")
+    args = own | {"channels": codec.shape[0], "space": len(codec.shape) - 1}
+    args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
+    if args.get("periodic") == "auto":
+        args["periodic"] = list(codec.periodic)
+    elif any(codec.periodic) and "periodic" not in args:
+        log.warning("The data wrap around along an axis and %s does not: a seam may show there.", name.split(".")[-1])
+    torch.manual_seed(seed)
+    return get_class(name)(**args), name, args
 
 
 def run(

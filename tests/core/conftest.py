@@ -10,7 +10,7 @@ from scigen.core.bundle import Bundle
 from scigen.core.networks.unet import UNet
 from scigen.core.sampling import Sampling
 from scigen.weather.grid import Grid
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.physics import DownscalingCodec, Statistics
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def archive() -> xr.Dataset:
 def bundle(archive: xr.Dataset) -> Bundle:
     """An untrained teacher with random weights."""
     codec = DownscalingCodec(
-        Grid.of(archive), 4, {n: dict(archive[n].attrs) for n in archive.data_vars}, np.zeros((0, 8, 8)),
-        np.array([[280.0, 0.0], [1.0, 5.0]]), np.array([[0.0, 0.0], [1.0, 5.0]]),
+        Grid.of(archive), 4, {n: dict(archive[n].attrs) for n in archive.data_vars}, {},
+        Statistics(np.array([[280.0, 0.0], [1.0, 5.0]]), np.array([[0.0, 0.0], [1.0, 5.0]])),
     )  # fmt: skip
     args = dict(channels=2, condition_fields=codec.fields, condition_scalars=codec.scalars, widths=[8, 8], embedding=8)
     torch.manual_seed(0)

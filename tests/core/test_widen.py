@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from scigen.core.denoise import Denoiser, FlowMap
+from scigen.core.networks.dhariwal import DhariwalUNet
+from scigen.core.networks.dit import DiT
 from scigen.core.networks.mlp import MLP
 from scigen.core.networks.physicsnemo import SongUNet
+from scigen.core.networks.songunet_posembd import SongUNetPosEmbd
 from scigen.core.networks.unet import UNet
 from scigen.core.networks.widen import widen
 from scigen.errors import UserError
@@ -21,8 +24,11 @@ BUILD: dict[str, Build] = {
     "mlp": lambda k: MLP(3, 0, k, width=16, blocks=2, embedding=8),
     "unet": lambda k: UNet(3, 1, k, space=1, widths=(8, 8), embedding=8),
     "songunet": lambda k: SongUNet(3, 1, k, resolution=8, model_channels=8, channel_mult=[1, 2]),
+    "songunet_posembd": lambda k: SongUNetPosEmbd(3, 1, k, resolution=8, model_channels=8, channel_mult=[1, 2]),
+    "dhariwal": lambda k: DhariwalUNet(3, 1, k, resolution=8, model_channels=32, channel_mult=[1, 2]),
+    "dit": lambda k: DiT(3, 1, k, resolution=8, hidden_size=16, depth=2, num_heads=2),
 }
-SHAPES = {"mlp": (4, 3), "unet": (4, 3, 8), "songunet": (4, 3, 8, 8)}
+SHAPES = {"mlp": (4, 3), "unet": (4, 3, 8)}
 CASES = [(name, k) for name in BUILD for k in (0, 1, 5)]
 
 
@@ -36,7 +42,7 @@ def random(name: str, scalars: int, seed: int) -> nn.Module:
 
 def given(name: str, scalars: int):
     torch.manual_seed(3)
-    shape = SHAPES[name]
+    shape = SHAPES.get(name, (4, 3, 8, 8))
     condition = {} if name == "mlp" else {"fields": torch.randn(shape[0], 1, *shape[2:], dtype=F64)}
     if scalars:
         condition["scalars"] = torch.randn(shape[0], scalars, dtype=F64)
@@ -84,12 +90,15 @@ def test_the_old_scalars_keep_their_places(name):
         assert not torch.allclose(source(x, c, swapped), source(x, c, condition), atol=1e-4)
 
 
-def test_songunet_is_missed_when_its_labels_are_not_rescaled():
-    """PhysicsNeMo multiplies K labels by √K: columns copied as they are would count √(7/3) times too much."""
-    source, target = random("songunet", 3, 0), random("songunet", 7, 1)
+@pytest.mark.parametrize("name", ["songunet", "songunet_posembd", "dhariwal"])
+def test_only_some_networks_multiply_their_scalars_by_a_root(name, monkeypatch):
+    """SongUNet multiplies K labels by √K, so columns copied as they are would count √(7/3) times too much there."""
+    source, target = random(name, 3, 0), random(name, 7, 1)
+    scaled = ("inner.map_label.weight",)
+    assert hasattr(target.inner, "map_label")
+    monkeypatch.setattr(type(target), "root_scaled", () if target.root_scaled == scaled else scaled)
     widen(source, target)
-    target.inner.map_label.weight.data[:, :3] = source.inner.map_label.weight.data
-    x, c, condition = given("songunet", 3)
+    x, c, condition = given(name, 3)
     with torch.no_grad():
         apart = target(x, c, more(condition, torch.zeros(4, 4))) - source(x, c, condition)
     assert float(apart.abs().max()) > 1e-3

@@ -41,6 +41,9 @@ def test_any_spelling_passes_unchanged(spelling: str, units: str, caplog: pytest
         ("knots", "m s-1", [0, 5.14444]),
         ("hPa", "Pa", [0, 1000]),
         ("%", "1", [0, 0.1]),
+        ("(0 - 1)", "%", [0, 1000]),
+        ("mm/day", "mm h-1", [0, 10 / 24]),
+        ("in/h", "mm h-1", [0, 254]),
     ],
 )
 def test_convertible_units_are_converted_and_announced(
@@ -52,6 +55,13 @@ def test_convertible_units_are_converted_and_announced(
     np.testing.assert_allclose(found, result, rtol=1e-5)
     assert found.attrs == {"long_name": "kept", "units": wanted}
     assert f"'t2m' is converted from {units} to {wanted}" in caplog.text
+
+
+def test_units_that_no_registry_knows_are_the_same_only_if_they_read_the_same() -> None:
+    assert require_units(variable("~"), "~").attrs["units"] == "~"
+    with pytest.raises(UserError, match="'t2m' is in nonsense, expected ~"):
+        require_units(variable("nonsense"), "~")
+    assert require_units(variable("dB"), "dBZ").attrs["units"] == "dBZ"
 
 
 @pytest.mark.parametrize("units", ["m s-1", "Pa", "nonsense", "~", "MK s"])

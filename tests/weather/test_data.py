@@ -183,6 +183,35 @@ def test_missing_values_are_refused_by_the_check(stored: Path) -> None:
         check_finite(pair.fine)
 
 
+def test_missing_values_are_filled_before_the_mean_or_their_times_left_out(stored: Path, tmp_path: Path) -> None:
+    ds = archive()
+    whole = coarsen(archive()[["2t"]].isel(latitude=slice(8), longitude=slice(12)), 4)["2t"]
+    ds["2t"][3, 4, 5] = np.nan
+    ds["2t"][1, 8, 12] = np.nan  # outside of the blocks
+    stored.unlink()
+    ds.to_netcdf(stored)
+    filled = open_pair(stored, variables=["t2m"], factor=4, missing="fill")
+    assert dask.is_dask_collection(filled.fine["t2m"].data)
+    check_finite(filled.fine)
+    neighbours = {float(ds["2t"][3, 4 + i, 5 + j]) for i, j in ((1, 0), (-1, 0), (0, 1), (0, -1))}
+    assert float(filled.fine["t2m"][3, 4, 5]) in neighbours
+    unlike = np.abs(filled.coarse["t2m"] - whole) > 1e-9
+    assert np.argwhere(unlike.values).tolist() == [[3, 1, 1]]
+    skipped = open_pair(stored, variables=["t2m"], factor=4, missing="skip")
+    for found in (skipped.fine, skipped.coarse):
+        np.testing.assert_array_equal(found["time"], ds["time"][[0, 1, 2, 4, 5]])
+    np.testing.assert_allclose(skipped.coarse["t2m"], whole[[0, 1, 2, 4, 5]], rtol=1e-12)
+    means = whole.to_dataset().rename({"2t": "t2m"})
+    means["t2m"].values[5, 1, 2] = np.nan
+    means.to_netcdf(tmp_path / "coarse.nc")
+    both = open_pair(stored, coarse=tmp_path / "coarse.nc", variables=["t2m"], factor=4, missing="skip")
+    np.testing.assert_array_equal(both.fine["time"], ds["time"][[0, 1, 2, 4]])
+    np.testing.assert_array_equal(both.coarse["time"], ds["time"][[0, 1, 2, 4]])
+    check_finite(open_pair(stored, coarse=tmp_path / "coarse.nc", variables=["t2m"], factor=4, missing="fill").coarse)
+    with pytest.raises(UserError, match="missing=drop"):
+        open_pair(stored, variables=["t2m"], factor=4, missing="drop")
+
+
 def test_factor_is_needed_without_coarse_fields(stored: Path) -> None:
     with pytest.raises(UserError, match="factor=None"):
         open_pair(stored, variables=["t2m"], factor=None)

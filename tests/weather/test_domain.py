@@ -10,8 +10,9 @@ import xarray as xr
 from scigen.core.domain import Split
 from scigen.errors import UserError
 from scigen.weather.data import open_pair
-from scigen.weather.domain import Weather, _block, make_codec
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.domain import Weather, _block
+from scigen.weather.normalise import make_codec
+from scigen.weather.physics import DownscalingCodec, Statistics
 from scigen.weather.synth import Law, make
 
 LAW = Law(size=8)
@@ -73,7 +74,7 @@ def test_a_mean_of_zero_is_kept(path):
         return ds.assign(u10=(ds["u10"].dims, signs * ds["u10"].values[:1], ds["u10"].attrs))
 
     codec = opened(changed(path, balanced), split=(0.5, 0.25, 0.25)).codec
-    assert codec.coarse_stats[0, 1] == pytest.approx(0.0, abs=1e-6)
+    assert codec.statistics.coarse[0, 1] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_exact_law_is_not_claimed_for_archives_that_were_changed(path, change):
 def test_exact_law_is_not_claimed_for_a_variable_that_it_does_not_have(path):
     data = opened(path)
     pressure = {**data.codec.variables, "sp": {"units": "Pa"}}
-    codec = DownscalingCodec(data.codec.grid, 4, pressure, data.codec.static, np.ones((2, 4)), np.ones((2, 4)))
+    codec = DownscalingCodec(data.codec.grid, 4, pressure, {}, Statistics(np.ones((2, 4)), np.ones((2, 4))))
     assert Weather(str(path), factor=4).known(codec, data.test) is None
 
 
@@ -155,4 +156,4 @@ def test_codec_of_one_time_is_finite(path):
     data = opened(path)
     one = Split(*(ds.isel(time=[0]) for ds in (data.train.truth, data.train.inputs)))
     codec = make_codec(open_pair(path, variables=["t2m", "u10", "v10"], factor=4), one, conserve=True)
-    assert np.isfinite(codec.coarse_stats).all() and (codec.residual_stats[1] > 0).all()
+    assert np.isfinite(codec.statistics.coarse).all() and (codec.statistics.residual[1] > 0).all()

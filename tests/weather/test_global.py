@@ -14,7 +14,7 @@ from scigen.errors import UserError
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Grid
 from scigen.weather.metrics import evaluate
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.physics import DownscalingCodec, Statistics
 
 LAT, LON = np.linspace(90, -90, 46), np.arange(0, 360, 4.0)
 
@@ -44,7 +44,7 @@ def turned(ds: xr.Dataset, cells: int) -> xr.Dataset:
 def bundle(periodic: bool) -> Bundle:
     """An untrained few-step student, whose last layer is set to noise so that it does something."""
     ds = archive()
-    codec = DownscalingCodec(Grid.of(ds), 2, {"t2m": {"units": "K"}}, np.zeros((0, 46, 90)), np.array([[280], [2.5]]))
+    codec = DownscalingCodec(Grid.of(ds), 2, {"t2m": {"units": "K"}}, {}, Statistics(np.array([[280.0], [2.5]])))
     assert codec.periodic == (False, True)
     args = dict(
         channels=1, condition_fields=codec.fields, condition_scalars=codec.scalars, widths=[8, 8], embedding=8,

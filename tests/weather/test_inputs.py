@@ -80,6 +80,21 @@ def test_outputs_run_as_the_input_does(variant: str, fine: bool) -> None:
         np.testing.assert_allclose(out.grid.x.reshape(-1, F).mean(1), x, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("fine", [True, False])
+def test_missing_cells_of_the_region_are_filled_if_the_archive_says_so(fine: bool) -> None:
+    lat, lon = np.arange(48, 56, 0.5), np.arange(-4, 5, 0.25)
+    ds = archive(lat, lon) if fine else coarsen(archive(lat, lon), F)
+    ds["t2m"] = ds["t2m"].where(ds["latitude"] < 54).where(ds["latitude"] > 50.4)  # most of the rows lie outside
+    missing, _ = to_coarse(ds, GRID, F, ["t2m"])
+    assert int(np.isnan(missing["t2m"]).sum()) == 3 * 6
+    ds.encoding["missing"] = "fill"
+    filled, _ = to_coarse(ds.chunk(), GRID, F, ["t2m"])
+    assert dask.is_dask_collection(filled["t2m"].data)
+    there = np.isfinite(missing["t2m"])
+    np.testing.assert_array_equal(filled["t2m"].where(there), missing["t2m"])
+    assert np.isfinite(filled["t2m"]).all()
+
+
 def test_larger_regions_are_cropped() -> None:
     lat, lon = np.arange(48, 56, 0.5), np.arange(0, 360, 0.25)
     found, coarsened = to_coarse(archive(lat, lon), GRID, F, ["t2m"])

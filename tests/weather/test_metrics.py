@@ -208,3 +208,21 @@ def test_json_is_strict_and_complete(report):
     assert len(student["rank_histogram"]) == 20 and len(student["power_ratio"]) == len(student["wavenumber"])
     assert plain["nfe"] is plain["spread"] is plain["spread_skill"]["estimate"] is None
     assert plain["rank_histogram"] == [None, None]
+
+
+def test_rain_has_a_wet_share_and_other_variables_have_none(world):
+    """Cells wet with a probability of 0.3: an ensemble that is wet in 0.15 of them is found out, as is its tail."""
+    rng = np.random.default_rng(3)
+
+    def rain(members, share):
+        values = np.where(rng.random((TIMES, members, SIZE, SIZE)) < share, rng.exponential(2.0), 0.0) + 0.05
+        return xr.Dataset({"tp": (DIMS, values, {"units": "mm h-1"})}, world.coords)
+
+    truth = rain(1, 0.3).isel(member=0, drop=True)
+    report = evaluate(truth, {"good": rain(5, 0.3), "dry": rain(5, 0.15)}).sel(variable="tp")
+    share = report["wet_share"] / report["wet_share_truth"]
+    assert share.sel(model="good").item() == pytest.approx(1.0, abs=0.03)
+    assert share.sel(model="dry").item() == pytest.approx(0.5, abs=0.03)
+    assert to_json(report.expand_dims("variable"))["dry"]["tp"]["wet_share"] == pytest.approx(0.15, abs=0.01)
+    other = evaluate(world.truth, {"one": world.draw(3)})
+    assert np.isnan(other["wet_share"]).all() and np.isnan(other["wet_share_truth"]).all()

@@ -11,7 +11,7 @@ import xarray as xr
 from scigen.weather.coarsen import coarsen
 from scigen.weather.grid import Grid
 from scigen.weather.operators import BlockMean, Interpolation
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.physics import DownscalingCodec, Statistics
 from scigen.weather.variables import find_variables
 
 F64 = torch.float64
@@ -37,8 +37,8 @@ def archive(times: int = 5, flip: bool = False) -> xr.Dataset:
 
 def codec(ds: xr.Dataset, conserve: bool = True) -> DownscalingCodec:
     return DownscalingCodec(
-        Grid.of(ds), 4, {n: dict(ds[n].attrs) for n in ds.data_vars}, np.zeros((1, 8, 12)),
-        np.array([[280.0, 0.0], [1.0, 5.0]]), np.array([[0.1, -0.2], [0.9, 4.0]]), conserve,
+        Grid.of(ds), 4, {n: dict(ds[n].attrs) for n in ds.data_vars}, {"hill": np.zeros((8, 12))},
+        Statistics(np.array([[280.0, 0.0], [1.0, 5.0]]), np.array([[0.1, -0.2], [0.9, 4.0]])), conserve=conserve,
     )  # fmt: skip
 
 
@@ -176,12 +176,12 @@ def test_state_restores_a_codec_of_a_curvilinear_grid(lambert, kind, regrid):
     """Grid, mapping and the way to regrid travel as JSON and arrays."""
     ds = find_variables(lambert(kind=kind), ["t2m"])
     c = DownscalingCodec(
-        Grid.of(ds), 4, {"t2m": {"units": "K"}}, np.zeros((0, 12, 16)), np.array([[280.0], [1.0]]), regrid=regrid
+        Grid.of(ds), 4, {"t2m": {"units": "K"}}, {}, Statistics(np.array([[280.0], [1.0]])), regrid=regrid
     )
     settings, arrays = c.state()
     again = DownscalingCodec.restore(json.loads(json.dumps(settings)), {k: v.copy() for k, v in arrays.items()})
     assert again.grid.same(c.grid) and again.grid.mapping == c.grid.mapping and again.regrid == regrid
-    assert sorted(arrays) == ["coarse_stats", "grid.latitude", "grid.longitude", "residual_stats", "static"]
+    assert sorted(arrays) == ["coarse_stats", "grid.latitude", "grid.longitude"]
     inputs = c.prepare(ds)
     torch.testing.assert_close(again.encode(ds, inputs, slice(None)), c.encode(ds, inputs, slice(None)), rtol=0, atol=0)
     torch.testing.assert_close(

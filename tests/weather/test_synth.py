@@ -9,7 +9,7 @@ from scigen.errors import UserError
 from scigen.weather.coarsen import coarsen
 from scigen.weather.exact import Posterior
 from scigen.weather.grid import Grid
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.physics import DownscalingCodec, Statistics
 from scigen.weather.synth import VARIABLES, Law, make
 
 LAW = Law(size=16, seed=3)
@@ -84,8 +84,8 @@ def posterior() -> tuple[Posterior, xr.Dataset]:
     ds = make(LAW, 400, step_hours=720)
     ds = ds[["t2m", "v10"]]
     codec = DownscalingCodec(
-        Grid.of(ds), 4, {n: VARIABLES[n] for n in ds.data_vars}, np.zeros((0, 16, 16)),
-        np.array([[280.0, 0.0], [5.0, 4.0]]), np.array([[-0.1, 0.3], [1.5, 2.0]]),
+        Grid.of(ds), 4, {n: VARIABLES[n] for n in ds.data_vars}, {},
+        Statistics(np.array([[280.0, 0.0], [5.0, 4.0]]), np.array([[-0.1, 0.3], [1.5, 2.0]])),
     )  # fmt: skip
     return Posterior(LAW, codec), ds
 
@@ -111,7 +111,10 @@ def test_exact_draws_keep_the_block_means_and_have_the_spread(posterior):
     draws = law.draw(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)))
     condition = {k: v.expand(2000, *v.shape[1:]) for k, v in codec.condition(coarse, slice(0, 1)).items()}
     fields = codec.decode(draws, condition)
-    torch.testing.assert_close(codec.mean_operator(fields), condition["coarse"], rtol=0, atol=2e-4)
+    wanted = torch.from_numpy(np.stack([coarse[v].values[:1] for v in codec.variables], axis=1)).expand(
+        2000, -1, -1, -1
+    )
+    torch.testing.assert_close(codec.mean_operator(fields), wanted, rtol=0, atol=2e-4)
     ratio = fields.std(0).numpy() / law.std
     assert abs(ratio.mean() - 1) < 0.01
     np.testing.assert_allclose(fields.mean(0), law.mean(coarse, slice(0, 1))[0], atol=5 * law.std.max() / 2000**0.5)
@@ -123,3 +126,16 @@ def test_exact_denoiser_is_the_conditional_mean_at_large_noise(posterior):
     noise = 1e5 * torch.randn(mean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     out = law.oracle(mean + noise, torch.full((3,), 1e5, dtype=torch.float64), {"mean": mean})
     torch.testing.assert_close(out, mean, rtol=0, atol=0.02)
+
+
+def test_rain_has_the_stated_marginal_law():
+    """Quantiles and wet share of the generator against the closed form; other variables do not feel it."""
+    law = Law(size=16, seed=5, wet=0.3, rain=2.0)
+    rain = law.rainfall(4000, 240).astype(np.float64)
+    assert (rain > 0).mean() == pytest.approx(0.3, rel=0.03)
+    assert (rain >= 0.1).mean() == pytest.approx(law.wet_share(0.1), rel=0.03)
+    for share in (0.8, 0.95, 0.999):
+        assert np.quantile(rain, share) == pytest.approx(float(law.rain_quantile(share)), rel=0.05)
+    assert law.rain_quantile(0.69) == 0
+    one, other = make(law, 30), make(Law(size=16, seed=5), 30)
+    assert one["t2m"].equals(other["t2m"]) and not one["tp"].equals(other["tp"])

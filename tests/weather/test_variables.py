@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.weather.variables import VARIABLES, find_variables
+from scigen.weather.variables import VARIABLES, find_variables, recognise
 
 
 def archive(name: str = "t2m", dims: tuple[str, ...] = ("time", "latitude", "longitude"), **attrs: str) -> xr.Dataset:
@@ -88,8 +88,8 @@ def test_dimensions_come_in_order_and_superfluous_ones_go() -> None:
 
 
 def test_wrong_dimensions() -> None:
-    two = xr.concat([archive(), archive()], pd.Index([850, 500], name="level"))
-    with pytest.raises(UserError, match=r"expected \('time', 'latitude', 'longitude'\): select along \['level'\]"):
+    two = xr.concat([archive(), archive()], pd.Index([2, 10], name="height"))
+    with pytest.raises(UserError, match=r"expected \('time', 'latitude', 'longitude'\): select along \['height'\]"):
         find_variables(two, ["t2m"])
     with pytest.raises(UserError, match=r"add the time with ds\.expand_dims"):
         find_variables(archive().isel(time=0), ["t2m"])
@@ -105,3 +105,34 @@ def test_a_file_stays_on_disk(tmp_path) -> None:
     archive().to_netcdf(tmp_path / "a.nc")
     with xr.open_dataset(tmp_path / "a.nc") as ds:
         assert dask.is_dask_collection(find_variables(ds, ["t2m"])["t2m"].data)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "units", "slope"),
+    [
+        ("d2m", "2m_dewpoint_temperature", "K", 1),
+        ("sp", "ps", "hPa", 100),
+        ("msl", "PRMSL", "Pa", 1),
+        ("tcc", "total_cloud_cover", "(0 - 1)", 1),
+        ("tcc", "clt", "%", 0.01),
+        ("r2", "hurs", "1", 100),
+        ("r2", "2r", "%", 1),
+        ("q2", "huss", "g kg-1", 1e-3),
+        ("fg10", "i10fg", "m s**-1", 1),
+        ("refc", "maximum_radar_reflectivity", "dBZ", 1),
+        ("refc", "refc", "dB", 1),
+    ],
+)
+def test_known_variables_by_the_names_and_units_that_files_give(name: str, file: str, units: str, slope: float) -> None:
+    ds = archive(file, units=units)
+    found = find_variables(ds, [name])[name]
+    np.testing.assert_allclose(found, ds[file] * slope, rtol=1e-5)
+    assert found.attrs["units"] == VARIABLES[name].units
+    assert recognise(ds) == {name: file}
+    again = find_variables(ds, {name: found.attrs})[name]
+    xr.testing.assert_identical(again, found)
+
+
+def test_names_of_known_variables_are_used_once() -> None:
+    names = [n for k, v in VARIABLES.items() for n in (k, *v.synonyms)]
+    assert len(set(names)) == len(names) and all(n == n.lower() for n in names)

@@ -15,6 +15,7 @@ import xarray as xr
 
 import scigen
 from scigen.cli import main
+from scigen.weather.coarsen import coarsen
 from scigen.workflows.folder import alone
 
 from .conftest import ONE, TINY
@@ -138,3 +139,20 @@ def test_kill_and_resume_give_the_same_student(taught, tmp_path, unjudged, monke
         assert main(["fit", *words, f"run={tmp_path / name}"]) == 0
     students = [next((tmp_path / n).glob("*/student.safetensors")) for n in ("killed", "straight")]
     assert scigen.load(students[0]).fingerprint() == scigen.load(students[1]).fingerprint()
+
+
+def test_rain_and_a_variable_that_is_no_input(tmp_path, monkeypatch, quick):
+    """Three variables out of two, with rain: fitted, sampled from coarse fields without the third, conserved."""
+    monkeypatch.chdir(tmp_path)
+    words = ["data.variables=[t2m,u10,tp]", "data.inputs=[t2m,tp]", "data.features=[sun,place]", "run=rain"]
+    own = [w for w in ONE if not w.startswith("data.variables")]
+    assert main(["fit", *own, *words]) == 0
+    student = next((tmp_path / "rain").glob("regression-*/student.safetensors"))
+    (archive,) = (tmp_path / "runs" / "data").glob("*.zarr")
+    ds = xr.open_zarr(archive)[["t2m", "u10", "tp"]].isel(time=slice(0, 3)).load()
+    coarse = coarsen(ds, 4)
+    out = scigen.load(student).sample(coarse[["t2m", "tp"]], members=2, batch=6)
+    for name, tolerance in (("t2m", 1e-3), ("tp", 1e-5)):
+        means = coarsen(out[[name]], 4)[name]
+        np.testing.assert_allclose(means, coarse[name].expand_dims(member=2, axis=1), atol=tolerance)
+    assert (out["tp"] >= 0).all() and (out["tp"] == 0).any() and np.isfinite(out["u10"]).all()

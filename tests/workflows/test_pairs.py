@@ -19,7 +19,7 @@ from scigen.core.sampling import Sampling
 from scigen.core.trace import through
 from scigen.errors import UserError
 from scigen.weather.grid import Grid
-from scigen.weather.physics import DownscalingCodec
+from scigen.weather.physics import DownscalingCodec, Statistics
 from scigen.workflows import pairs as module
 from scigen.workflows.pairs import Pairs, pair_stream
 
@@ -40,8 +40,8 @@ def data() -> xr.Dataset:
 def build(seed: int = 0, sampler: str = "dpm_solver") -> Bundle:
     archive = data()
     codec = DownscalingCodec(
-        Grid.of(archive), 4, {"t2m": {"units": "K"}}, np.zeros((0, 8, 8)), np.array([[280.0], [1.0]]),
-        np.array([[0.0], [1.0]]),
+        Grid.of(archive), 4, {"t2m": {"units": "K"}}, {},
+        Statistics(np.array([[280.0], [1.0]]), np.array([[0.0], [1.0]])),
     )  # fmt: skip
     args = dict(channels=1, condition_fields=codec.fields, condition_scalars=codec.scalars, widths=[8, 8], embedding=8)
     torch.manual_seed(seed)

@@ -119,3 +119,34 @@ def test_an_existing_output_is_kept_unless_told(inside, tmp_path, capsys):
     assert main(["sample", *words]) == 2
     assert main(["sample", *words, "overwrite=true", "seed=9"]) == 0
     assert xr.open_zarr(tmp_path / "o.zarr").attrs["scigen_seed"] == 9
+
+
+def test_another_region_by_its_static_fields(inside, tmp_path):
+    """The bundle's own region, given as a new one, makes the same ensemble; a larger one is sampled whole."""
+    archive = xr.open_zarr(inside.archive).isel(time=slice(0, 2)).load()
+    archive[["orography"]].to_netcdf(tmp_path / "same.nc")
+    wide = xr.concat([archive, archive.assign_coords(longitude=archive.longitude + 4.0)], "longitude")
+    wide = wide.assign(
+        orography=wide.orography.isel(time=0, drop=True) if "time" in wide.orography.dims else wide.orography
+    )
+    wide[["orography"]].to_netcdf(tmp_path / "wide_static.nc")
+    wide.to_netcdf(tmp_path / "wide.nc")
+    archive.to_netcdf(tmp_path / "in.nc")
+    common = [f"bundle={inside.student}", "members=2", "batch=4"]
+    for name, words in {
+        "own": [f"input={tmp_path}/in.nc"],
+        "same": [f"input={tmp_path}/in.nc", f"static={tmp_path}/same.nc"],
+        "wide": [f"input={tmp_path}/wide.nc", f"static={tmp_path}/wide_static.nc"],
+    }.items():
+        assert main(["sample", *common, *words, f"output={tmp_path}/{name}.zarr"]) == 0
+    own, same, new = (xr.open_zarr(tmp_path / f"{n}.zarr") for n in ("own", "same", "wide"))
+    np.testing.assert_array_equal(own["t2m"], same["t2m"])
+    assert new.sizes["longitude"] == 32 and np.isfinite(new["t2m"]).all()
+
+
+def test_static_fields_of_another_spacing_end_with_a_message(inside, tmp_path, capsys):
+    ds = xr.open_zarr(inside.archive)[["orography"]].load()
+    ds.assign_coords(latitude=2 * ds.latitude).to_netcdf(tmp_path / "static.nc")
+    words = [f"bundle={inside.student}", f"input={inside.archive}", f"output={tmp_path}/out.zarr"]
+    assert main(["sample", *words, f"static={tmp_path}/static.nc"]) == 2
+    assert "made for a spacing of 0.25 by 0.25" in " ".join(capsys.readouterr().err.split())

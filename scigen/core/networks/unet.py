@@ -74,9 +74,14 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net F(x, c_noise, condition) for (B, C, *S) in one, two or three space dimensions."""
+    """U-Net F(x, c_noise, condition) for (B, C, *S) in one, two or three space dimensions.
+
+    Attributes:
+        fixed_size: None: it takes fields of any size, and learns from crops.
+    """
 
     frequencies: Tensor
+    fixed_size: tuple[int, ...] | None = None
 
     def __init__(
         self,

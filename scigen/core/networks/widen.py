@@ -5,17 +5,15 @@ from torch import nn
 
 from scigen.errors import UserError
 
-LABELS = "map_label.weight"
-"""PhysicsNeMo's layer for scalars; it multiplies them by √K first, so that its weights change with their number K."""
-
 
 @torch.no_grad()
 def widen(source: nn.Module, target: nn.Module) -> nn.Module:
     """Copy the weights of a network into one built alike, but for more condition scalars.
 
     Scalars enter as the last inputs of linear layers, so what the source has of a layer becomes its first columns and
-    the rest is zero, as is a layer that only the target has (SongUNet's, without scalars before): whatever the new
-    scalars, the last ones, are, the target gives what the source gives.
+    the rest is zero, as is a layer that only the target has (PhysicsNeMo's, without scalars before): whatever the new
+    scalars, the last ones, are, the target gives what the source gives. Weights that the network names in `root_scaled`
+    change with the number K of scalars, which it multiplies by √K.
 
     Args:
         source: network with K condition scalars.
@@ -34,6 +32,7 @@ def widen(source: nn.Module, target: nn.Module) -> nn.Module:
             f"A {type(source).__name__} cannot be widened into this {type(target).__name__}: both must be built alike,"
             " the second with as many condition scalars or more."
         )
+    rooted = getattr(target, "root_scaled", ())
     for name, weight in new.items():
         before = old.get(name)
         if before is None:
@@ -41,7 +40,7 @@ def widen(source: nn.Module, target: nn.Module) -> nn.Module:
         elif weight.shape == before.shape:
             weight.copy_(before)
         elif weight.ndim == 2 and weight.shape == (before.shape[0], before.shape[1] + grown):
-            scale = (before.shape[1] / weight.shape[1]) ** 0.5 if name.endswith(LABELS) else 1.0
+            scale = (before.shape[1] / weight.shape[1]) ** 0.5 if name in rooted else 1.0
             weight.zero_()
             weight[:, : before.shape[1]] = scale * before
         else:

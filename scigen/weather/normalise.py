@@ -1,0 +1,122 @@
+"""A codec for a pair of archives, with the statistics of its training split, in one pass over it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scigen.core.domain import Split
+from scigen.core.mean import ConditionalMean
+from scigen.errors import UserError
+from scigen.weather.data import Grid, Pair
+from scigen.weather.physics import TOLD, DownscalingCodec, Statistics
+from scigen.weather.transforms import Spec, transform
+
+KEPT = ("units", "standard_name", "long_name", "original_name")
+"""Attributes of variables that bundles carry."""
+
+CHUNK = 256
+"""Times a block of the pass."""
+
+
+class Moments:
+    """Running mean and standard deviation of every channel of tensors (B, C, *S)."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.square, self.largest = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """Take a block in."""
+        axes = [d for d in range(x.ndim) if d != 1]
+        x = x.double()
+        self.total = self.total + x.sum(axes)
+        self.square = self.square + x.square().sum(axes)
+        self.largest = torch.maximum(self.largest, x.abs().amax(axes))
+        self.count += x[:, 0].numel()
+
+    def both(self) -> np.ndarray:
+        """Mean and standard deviation, (2, C), float64."""
+        mean = self.total / self.count
+        return torch.stack([mean, (self.square / self.count - mean**2).clamp_min(0).sqrt()]).numpy()
+
+
+def make_codec(
+    pair: Pair, train: Split, *, conserve: bool, transforms: Mapping[str, Spec] | None = None,
+    features: Sequence[str] = (), regrid: str | None = None,
+) -> DownscalingCodec:  # fmt: skip
+    """The codec of a pair of archives, normalised by the training split.
+
+    Args:
+        pair: fine, coarse and static fields; attributes and grid are taken from them.
+        train: the split.
+        conserve: whether the coarse fields are exactly the block means of the fine ones.
+        transforms: by variable; those not named get what suits them.
+        features: see `scigen.weather.features`.
+        regrid: how a coarse archive on another grid was brought to the blocks.
+
+    Raises:
+        UserError: for transforms of no variable, or a variable that does not differ from its base.
+    """
+    inputs, variables = ({str(n): _kept(v.attrs) for n, v in ds.data_vars.items()} for ds in (pair.coarse, pair.fine))
+    if unknown := [n for n in transforms or {} if n not in inputs and n not in variables]:
+        raise UserError(f"data.transforms: '{unknown[0]}' is none of the variables {list(variables)}.")
+    static = {str(n): np.asarray(v.values, np.float64) for n, v in pair.static.data_vars.items()}
+    raw = DownscalingCodec(
+        Grid.of(pair.fine), pair.factor, variables, static, Statistics(np.stack([np.zeros(len(inputs)),
+        np.ones(len(inputs))])), inputs=inputs, features=features, conserve=conserve,
+        regrid=regrid,
+        transforms={n: transform(t) for n, t in (transforms or {}).items()},
+    )  # fmt: skip
+    coarse, residual = Moments(), Moments()
+    for index in blocks(len(raw.samples(train.inputs))):
+        coarse.add(raw.bent(train.inputs, index))
+        residual.add(raw.encode(train.truth, train.inputs, index))
+    both = coarse.both()
+    both[1][both[1] == 0] = 1.0
+    std = residual.both()[1]
+    digits = np.finfo(np.float32).eps * np.array(
+        [float(coarse.largest[list(inputs).index(n)]) if n in inputs else 0.0 for n in variables]
+    )  # of what archives hold
+    if (std <= digits).any():
+        name = list(variables)[int(np.argmin(std - digits))]
+        raise UserError(f"{name} does not differ from its interpolated block means: there is nothing to learn.")
+    fixed = np.array([[v.mean(), v.std() or 1.0] for v in static.values()]).reshape(-1, 2).T
+    return raw.like(statistics=Statistics(both, residual.both(), fixed))
+
+
+def residual_codec(
+    codec: DownscalingCodec, mean: ConditionalMean, train: Split, told: np.ndarray
+) -> tuple[DownscalingCodec, Split]:
+    """The codec of what a regression network leaves, and the training split with what it predicted there.
+
+    Args:
+        codec: without a mean; the network learnt its normalised residuals.
+        mean: the network for all samples but these.
+        train: the training split.
+        told: out-of-fold predictions of it, (samples, C, Y, X), which may lie on disk.
+
+    Raises:
+        UserError: if nothing is left to generate.
+    """
+    time = codec.layout(train.inputs).dims[0]
+    columns = {f"{TOLD}{n}": ((time, "fine_y", "fine_x"), told[:, c]) for c, n in enumerate(codec.variables)}
+    inputs = train.inputs.assign(columns)
+    raw = codec.like(mean=mean, statistics=replace(codec.statistics, mean=codec.statistics.residual, residual=None))
+    left = Moments()
+    for index in blocks(len(raw.samples(inputs))):
+        left.add(raw.encode(train.truth, inputs, index))
+    both = left.both()
+    if (both[1] == 0).any():
+        raise UserError(f"{list(codec.variables)[int(both[1].argmin())]}: the mean leaves nothing to generate.")
+    return raw.like(statistics=replace(raw.statistics, residual=both)), Split(train.truth, inputs)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Blocks of samples of a pass."""
+    return (slice(lo, min(lo + CHUNK, count)) for lo in range(0, count, CHUNK))
+
+
+def _kept(attrs: Mapping[object, object]) -> dict[str, str]:
+    return {str(k): str(v) for k, v in attrs.items() if k in KEPT}
