@@ -285,6 +285,10 @@ def test_2d_coordinates_and_the_grid_mapping_survive(path: Path) -> None:
     stored = found["crs"].attrs
     assert stored["grid_mapping_name"] == attrs["grid_mapping_name"]
     assert np.array_equal(stored["standard_parallel"], attrs["standard_parallel"])
+    raw = xr.open_dataset(path, decode_coords=False, engine="zarr" if path.suffix == ".zarr" else None)
+    assert raw["t2m"].attrs["coordinates"] == "latitude longitude"  # CF: the mapping is no auxiliary coordinate
+    assert "coordinates" not in raw.attrs
+    raw.close()
     whole = xr.open_dataset(path, decode_coords="all", engine="zarr" if path.suffix == ".zarr" else None)
     assert "crs" in whole.coords and whole["t2m"].encoding["grid_mapping"] == "crs"
     whole.close()

@@ -104,14 +104,19 @@ def test_projections_are_told_apart_where_there_are_no_2d_coordinates(lambert) -
 
 
 def test_blocks_of_curvilinear_cells(lambert, kind) -> None:
-    """The blocks of a Lambert grid lie where the projection has the means of the metres, nearly."""
+    """Blocks lie where the plain means of latitude and longitude are, but for the curvature of the sphere."""
     one = Grid.of(lambert(kind=kind)).coarse(4)
     assert one.shape == (3, 4) and one.counted == (kind == "counted")
-    centre = Grid.of(lambert(48, 64, 750.0)).coarse(16)  # 16 times as many cells over the same area, but for a margin
     fine = Grid.of(lambert())
     np.testing.assert_allclose(one.latitude, fine.latitude.reshape(3, 4, 4, 4).mean((1, 3)), atol=2e-4)
     np.testing.assert_allclose(one.longitude, fine.longitude.reshape(3, 4, 4, 4).mean((1, 3)), atol=2e-4)
-    assert centre.shape == (3, 4)
+
+
+def test_blocks_keep_the_convention_of_longitudes(lambert) -> None:
+    ds = lambert()
+    west, east = (Grid.of(ds.assign_coords(longitude=ds["longitude"] + turn)).coarse(4) for turn in (0, 360))
+    assert west.longitude.max() < 0 and east.same(west)
+    np.testing.assert_allclose(east.longitude, west.longitude + 360, atol=1e-4)
 
 
 def test_blocks_across_the_date_line_keep_their_place(lambert) -> None:
