@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Window:
     """Rows and columns of a region, whole blocks.
 
-    A rim of one coarse cell is read around it and cut off again, so that what is interpolated is what it is in the whole
-    region; only what a regression network adds, if it has not been made before, is of the window alone.
+    A rim of one coarse cell is read around it and cut off again, so that what is interpolated is as in the region;
+    only what a regression network adds, if it has not been made before, is of the window alone.
     """
 
     def __init__(self, codec: "DownscalingCodec", low: tuple[int, int], size: tuple[int, int]) -> None:
