@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from scigen.errors import UserError
+
 NAMES = {
     "latitude": ("latitude", "lat", "xlat", "nav_lat", "clat", "gridlat_0", "lat2d"),
     "longitude": ("longitude", "lon", "xlong", "nav_lon", "clon", "gridlon_0", "lon2d"),
@@ -19,12 +21,18 @@ def geolocation(ds: xr.Dataset | xr.DataArray) -> dict[str, xr.Variable]:
 
     They are called `latitude` and `longitude` (`lat` and `lon` where dimensions have these names), with CF attributes,
     without time; the grid mapping keeps its name and is a scalar. What there is not is left out.
+
+    Raises:
+        UserError: if they change in time, as those of a moving nest do.
     """
     out: dict[str, xr.Variable] = {}
     names = geographic(ds)
     for kind, name in zip(UNITS, names or (), strict=False):
         variable = _variables(ds)[name]
         if "time" in variable.dims:
+            ends = variable.isel(time=[0, -1]).transpose("time", ...).values
+            if not np.allclose(*ends, rtol=0, atol=1e-4, equal_nan=True):
+                raise UserError(f"'{name}' changes in time: a grid that moves is not supported, select times it rests.")
             variable = variable.isel(time=0)
         values = np.asarray(variable.values, np.float64)
         if np.isnan(values).all():

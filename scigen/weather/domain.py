@@ -104,6 +104,11 @@ class Weather(Domain):
             raise UserError("The teacher's bundle is not one for downscaling.")
         else:
             _check_codec(codec, pair)
+            if codec.regrid != self.regrid:
+                raise UserError(
+                    f"The teacher was made with data.regrid={codec.regrid or 'null'}, not {self.regrid or 'null'}:"
+                    " give it the same inputs."
+                )
             if codec.conserve and self.coarse is not None:
                 raise UserError(
                     "The teacher holds its members to block means of the fine fields, which data.coarse= are not:"

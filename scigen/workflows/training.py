@@ -61,7 +61,9 @@ def build(network: dict[str, Any], codec: Codec, seed: int) -> tuple[nn.Module, 
     args |= {"condition_fields": codec.fields, "condition_scalars": codec.scalars}
     if args.get("periodic") == "auto":
         args["periodic"] = list(codec.periodic)
-    elif any(codec.periodic) and "periodic" not in args:
+    wraps = args.get("periodic", False)
+    wraps = [wraps] * len(codec.periodic) if isinstance(wraps, bool) else wraps
+    if any(has and not does for has, does in zip(codec.periodic, wraps, strict=False)):
         log.warning("The data wrap around along an axis and %s does not: a seam may show there.", name.split(".")[-1])
     torch.manual_seed(seed)
     return get_class(name)(**args), name, args

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from scigen.errors import UserError
 from scigen.io.coordinates import horizontal_dims
 from scigen.io.geolocation import geolocation, mapping_attribute
 
@@ -35,6 +36,8 @@ def test_what_repeats_along_time_is_taken_once() -> None:
     ds = fields(("XLAT", "XLONG"), ("south_north", "west_east"))
     ds = ds.assign_coords({n: ds[n].expand_dims(time=2) for n in ("XLAT", "XLONG")})
     assert geolocation(ds)["latitude"].dims == ("south_north", "west_east")
+    with pytest.raises(UserError, match="'XLAT' changes in time"):
+        geolocation(ds.assign_coords(XLAT=ds["XLAT"] + xr.DataArray([0.0, 0.5], dims="time")))
 
 
 def test_one_without_the_other_is_no_place_and_neither_are_missing_numbers() -> None:

@@ -98,6 +98,14 @@ def test_another_region_is_refused(path):
         Weather(moved, factor=4, gap=0).open(Path("nowhere"), teacher)
 
 
+def test_inputs_regridded_otherwise_are_refused(path):
+    data = opened(path)
+    teacher = data.codec
+    teacher.regrid = "linear"
+    with pytest.raises(UserError, match=r"made with data\.regrid=linear, not null"):
+        Weather(str(path), factor=4, gap=0).open(Path("nowhere"), teacher)
+
+
 def test_exact_law_is_reported_for_its_own_archive(path):
     data = opened(path)
     domain = Weather(str(path), factor=4)

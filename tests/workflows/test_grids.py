@@ -12,6 +12,8 @@ import scigen
 from scigen.cli import main
 from scigen.io.archive import open_archive
 from scigen.weather.grid import Grid
+from scigen.weather.physics import DownscalingCodec, Statistics
+from scigen.workflows.training import build
 
 from .conftest import ONE
 
@@ -69,13 +71,16 @@ def test_the_network_wraps_around_the_globe(here: Path) -> None:
     np.testing.assert_array_equal(out["longitude"], turned["longitude"])
 
 
-def test_a_network_that_cannot_wrap_is_named(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    globe().to_netcdf("globe.nc")
-    words = [w for w in WORDS if not w.startswith("network.")]
+@pytest.mark.parametrize(("periodic", "warns"), [(False, True), ([False, True], False), (True, False), ("auto", False)])
+def test_a_network_that_does_not_wrap_is_named(periodic, warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    ds = globe()
+    attrs = {"t2m": {"units": "K"}}
+    codec = DownscalingCodec(Grid.of(ds), 2, attrs, {}, Statistics(np.array([[280.0], [5.0]])))
+    network = {"_target_": "scigen.core.networks.unet.UNet", "widths": [8], "embedding": 8, "periodic": periodic}
     with caplog.at_level(logging.WARNING, "scigen"):
-        small = ["network=songunet", "network.resolution=16", "network.model_channels=8", "network.channel_mult=[1]"]
-        assert main(["fit", *words, *small, "data.path=globe.nc", "data.factor=2"]) == 0
-    assert "The data wrap around along an axis and SongUNet does not: a seam may show there" in caplog.text
+        args = build(network, codec, seed=0)[2]
+    assert ("The data wrap around along an axis and UNet does not: a seam may show there" in caplog.text) == warns
+    assert args["periodic"] == ([False, True] if periodic == "auto" else periodic)
 
 
 def test_a_coarse_archive_under_a_projected_grid(here: Path) -> None:
