@@ -72,6 +72,14 @@ def open_archive(path: str | Path) -> xr.Dataset:
     return ds
 
 
+def groups_of(path: str | Path) -> list[str]:
+    """Names that may follow :: behind the path of one file or store, none for a folder, a glob or GRIB."""
+    where = Path(str(path)).expanduser()
+    if MARK in str(path) or not where.exists() or (where.is_dir() and not is_zarr(where)) or is_grib(where):
+        return []
+    return corrdiff.stacks(_open_raw(where, None)) or group_names(where)
+
+
 def _find(path: Path, text: str) -> list[Path]:
     """The files and stores that a path stands for."""
     if path.name.endswith(PARTIAL):

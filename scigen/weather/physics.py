@@ -17,6 +17,9 @@ from scigen.io.coordinates import check_finite
 from scigen.weather.data import Grid, area_weights, orientation, sample_times, to_coarse
 from scigen.weather.operators import BlockMean, Interpolation
 
+DAYS = {"360_day": 360, "noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366}
+"""Days of a year by calendar; 365.25 in those with leap years."""
+
 
 class DownscalingCodec(Codec):
     """Coarse fields, static fields, hour and season in; fine fields out."""
@@ -166,7 +169,7 @@ def _stack(ds: xr.Dataset, names: Sequence[str]) -> Tensor:
 
 
 def _clock(time: xr.DataArray) -> Tensor:
-    """sin and cos of the hour of the day and of the day of the year: (B, 4)."""
+    """sin and cos of the hour of the day and of the day of the calendar's year: (B, 4)."""
     day = 2 * np.pi * (time.dt.hour + time.dt.minute / 60) / 24
-    year = 2 * np.pi * (time.dt.dayofyear - 1) / 365.25
+    year = 2 * np.pi * (time.dt.dayofyear - 1) / DAYS.get(time.dt.calendar, 365.25)
     return tensor(np.stack([f(a.values) for a in (day, year) for f in (np.sin, np.cos)], axis=1))
