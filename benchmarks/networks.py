@@ -5,7 +5,8 @@
 Every option is built with its defaults for the default weather data's channels and fields of --size. A step is a
 forward and a backward pass on --rows samples, a call is a forward pass without gradient, a tangent is a forward-mode
 derivative, which method=scm and method=flow_map take in every step. The networks take turns, and each time is the
-least of --repeats: on a busy machine the ratios of one run mean more than its milliseconds.
+least of --repeats. With OMP_NUM_THREADS=1 it is processor time, which other processes stretch less than the clock's;
+the ratios of one run mean more than its milliseconds.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def main() -> None:
     from scigen.core.methods.tangent import derivative
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     x = torch.randn(given.rows, CHANNELS, given.size, given.size, device=device)
     c = torch.zeros(given.rows, device=device)
     condition = {"fields": torch.randn(given.rows, FIELDS, given.size, given.size, device=device)}
@@ -55,11 +57,11 @@ def main() -> None:
     def timed(work: Callable[[], object]) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
-        began = time.perf_counter()
+        began = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return clock() - began
 
     found, todo = {}, {}
     for path in sorted((config_dir() / "network").glob("*.yaml")):

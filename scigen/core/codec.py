@@ -6,7 +6,7 @@ It travels inside the bundle (JSON settings and arrays), so it needs neither Lig
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -89,6 +89,23 @@ class Codec(ABC):
         """Attributes, named scigen_…, that samples archives carry for those who judge them."""
         return {}
 
+    @property
+    def grain(self) -> int:
+        """Cells that windows begin and end at multiples of."""
+        return 1
+
+    def window(self, low: tuple[int, ...], size: tuple[int, ...]) -> "Window":
+        """A part of every sample, to train on.
+
+        Args:
+            low: first cell along each space axis.
+            size: number of cells along each.
+
+        Raises:
+            UserError: if the field has no such thing.
+        """
+        raise UserError(f"crop=: {type(self).__name__} has no windows; leave crop out.")
+
     def relocate(self, static: xr.Dataset) -> "Codec":
         """The codec of another region, given by the static fields there.
 
@@ -108,6 +125,18 @@ class Codec(ABC):
     @abstractmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Inverse of `state`."""
+
+
+class Window(Protocol):
+    """A part of the samples of a codec, with two of its methods; the archives are those of the whole."""
+
+    def condition(self, inputs: xr.Dataset, index: Index) -> dict[str, Tensor]:
+        """See `Codec.condition`; what the measurement of a part needs beside it is there as well."""
+        ...
+
+    def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
+        """See `Codec.encode`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,21 @@ import glob
 import hashlib
 import itertools
 import logging
-import warnings
 from pathlib import Path
 
-import netCDF4
 import numpy as np
-import scipy.io
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io import corrdiff, grib
-from scigen.io.blocks import lazy, values
-from scigen.io.coordinates import conventional, has_dates
-from scigen.io.groups import MARK, group_names, refuse_rootless, split_group, with_root
+from scigen.io import corrdiff
+from scigen.io.blocks import values
+from scigen.io.coordinates import has_dates
+from scigen.io.groups import MARK, group_names, split_group
+from scigen.io.opening import FILES, is_grib, is_zarr, open_one, open_raw
 from scigen.io.times import find_gaps, say_gaps
 
 log = logging.getLogger(__name__)
 
-NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
-FILES = (*NETCDF, *grib.SUFFIXES)
-"""Suffixes of files that are archives."""
-
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 PARTIAL = ".partial"
 """Suffix of an output that is not finished."""
 
@@ -62,7 +55,7 @@ def open_archive(path: str | Path) -> xr.Dataset:
         )
     where = Path(text).expanduser()
     found = _find(where, text)
-    parts = [_open_one(p, group) for p in found]
+    parts = [open_one(p, group) for p in found]
     ds = parts[0] if len(parts) == 1 else _combine(parts, found, text)
     ds.encoding["source"] = str(where) if group is None else f"{where}{MARK}{group}"
     if "time" in ds.indexes and has_dates(ds["time"]) and ds.indexes["time"].is_monotonic_increasing:
@@ -70,6 +63,14 @@ def open_archive(path: str | Path) -> xr.Dataset:
         if gaps:
             log.info("%s has %s.", ds.encoding["source"], say_gaps(gaps))
     return ds
+
+
+def groups_of(path: str | Path) -> list[str]:
+    """Names that may follow :: behind the path of one file or store, none for a folder, a glob or GRIB."""
+    where = Path(str(path)).expanduser()
+    if MARK in str(path) or not where.exists() or (where.is_dir() and not is_zarr(where)) or is_grib(where):
+        return []
+    return corrdiff.stacks(open_raw(where, None)) or group_names(where)
 
 
 def _find(path: Path, text: str) -> list[Path]:
@@ -93,11 +94,6 @@ def _find(path: Path, text: str) -> list[Path]:
             raise UserError(f"Nothing matches {text}: {_nearby(path)}.")
         return found
     raise UserError(f"{path} is not there: {_nearby(path)}.")
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr store."""
-    return any((path / mark).is_file() for mark in ZARR_MARKS)
 
 
 def fingerprint(ds: xr.Dataset) -> str:
@@ -130,111 +126,6 @@ def fingerprint(ds: xr.Dataset) -> str:
 def _spread(length: int, count: int) -> np.ndarray:
     """`count` positions, evenly spread over 0 … length − 1."""
     return np.linspace(0, length - 1, count).round().astype(int)
-
-
-def _open_one(path: Path, group: str | None) -> xr.Dataset:
-    """Open one file or store, or a group of it."""
-    if is_grib(path):
-        if group is not None:
-            raise UserError(f"{path} is GRIB, which has no groups: leave out {MARK}{group}.")
-        return lazy(conventional(grib.open_grib(path)))
-    root = _open_raw(path, None)
-    if corrdiff.stacks(root):
-        return lazy(conventional(corrdiff.unstack(root, group, str(path))))
-    if group is None and root.data_vars and not _of_crops(root):
-        return lazy(conventional(root))
-    names = group_names(path)
-    if {"input", "output"} <= set(names) and group in (None, "input", "output") and "time" in root.variables:
-        side = group or corrdiff.FINE["crops"]
-        if group is None:
-            log.info("%s: the group '%s' is taken; the other side is %s%sinput.", path, side, path, MARK)
-        both = {name: with_root(_open_raw(path, name), root) for name in ("input", "output")}
-        other = both["output" if side == "input" else "input"]
-        return lazy(conventional(corrdiff.crops(both[side], other, root, side, str(path))))
-    if group is None and root.data_vars:
-        return lazy(conventional(root))
-    if group is None:
-        raise refuse_rootless(path, names)
-    if group not in names:
-        raise UserError(f"{path} has no group '{group}' with variables: it has {', '.join(names) or 'none'}.")
-    ds = with_root(_open_raw(path, group), root)
-    if not ds.data_vars:
-        raise UserError(f"The group '{group}' of {path} holds no variable but coordinates.")
-    return lazy(conventional(ds))
-
-
-def is_grib(path: Path) -> bool:
-    """Whether a file is GRIB, by its suffix or its first bytes."""
-    if not path.is_file():
-        return False
-    if path.suffix.lower() in grib.SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(4) == b"GRIB"
-
-
-def _of_crops(root: xr.Dataset) -> bool:
-    """Whether the root holds nothing but what HRRR-Mini has there."""
-    return set(map(str, root.data_vars)) <= {"coord", "time"}
-
-
-def _open_raw(path: Path, group: str | None) -> xr.Dataset:
-    """Open the root or a group of a file or store."""
-    try:
-        if is_zarr(path):
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*consolidated metadata", category=RuntimeWarning)
-                warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
-                return xr.open_dataset(
-                    path, engine="zarr", group=group, chunks=None, cache=False, decode_timedelta=False
-                )
-        _check_classic(path)
-        return xr.open_dataset(path, group=group, chunks=None, cache=False, decode_timedelta=False)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _complaint(path, error) from error
-
-
-def _check_classic(path: Path) -> None:
-    """See that a file of the classic netCDF formats has its full length: what is missing would be read as zeros.
-
-    Raises:
-        UserError: if it is cut short.
-    """
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:3] != b"CDF" or head[4:8] == b"\xff" * 4:  # the latter: written as a stream, of unknown length
-        return
-    if head[3] == 5:  # scipy reads versions 1 and 2 only; this bound overlooks the length of the header
-        with netCDF4.Dataset(path) as classic:
-            short = path.stat().st_size < sum(v.size * v.dtype.itemsize for v in classic.variables.values())
-    else:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # its maps of the file are closed when they are collected
-                scipy.io.netcdf_file(path, mmap=True).close()
-            short = False
-        except (ValueError, TypeError, IndexError):
-            short = True
-    if short:
-        raise UserError(f"{path} is cut short: its header announces more data than it holds. Fetch or make it again.")
-
-
-def _complaint(path: Path, error: Exception) -> UserError:
-    """What to say when a file does not open."""
-    if "unable to decode time" in str(error).lower():
-        return UserError(
-            f"The times of {path} cannot be decoded: they need units such as 'hours since 1970-01-01' and a calendar."
-        )
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(4)
-        if head[:3] != b"CDF" and head != b"\x89HDF":
-            what = "is no netCDF file" if head else "is empty"
-            return UserError(f"{path} {what}: give a netCDF file (classic or netCDF-4), a zarr store or GRIB.")
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(f"{path} does not open ({first}): it seems damaged or cut short. Fetch or make it again.")
 
 
 def _combine(parts: list[xr.Dataset], found: list[Path], what: str) -> xr.Dataset:

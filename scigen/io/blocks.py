@@ -71,7 +71,10 @@ def reading(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, RuntimeError, ValueError, zlib.error) as error:
+    except Exception as error:
+        ours = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
+        if not isinstance(error, ours) and not type(error).__module__.startswith("gribapi"):  # ecCodes' have no base
+            raise
         raise UserError(
             f"Cannot read {what}: {_first_line(error)}. The file seems damaged or cut short: fetch or make it again."
         ) from error

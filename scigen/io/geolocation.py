@@ -30,8 +30,8 @@ def geolocation(ds: xr.Dataset | xr.DataArray) -> dict[str, xr.Variable]:
     for kind, name in zip(UNITS, names or (), strict=False):
         variable = _variables(ds)[name]
         if "time" in variable.dims:
-            ends = variable.isel(time=[0, -1]).transpose("time", ...).values
-            if not np.allclose(*ends, rtol=0, atol=1e-4, equal_nan=True):
+            first, last = variable.isel(time=[0, -1]).transpose("time", ...).values
+            if not np.allclose(first, last, rtol=0, atol=1e-4, equal_nan=True):
                 raise UserError(f"'{name}' changes in time: a grid that moves is not supported, select times it rests.")
             variable = variable.isel(time=0)
         values = np.asarray(variable.values, np.float64)

@@ -31,6 +31,8 @@ STEP_UNITS[13] = (1, "seconds")
 UNITS = {"(0 - 1)": "1", "Numeric": "1", "m of water equivalent": "m"}
 """Units that ecCodes writes in words of its own."""
 
+APART = "Give files of one variable each, which grib_copy {} '[shortName].grib' makes."
+
 Message = Mapping[str, Any]
 
 
@@ -74,7 +76,8 @@ def open_grib(path: Path) -> xr.Dataset:
     arrays = {}
     for key, cube in cubes.items():
         array = _open_cube(path, stream, cube)
-        arrays[names[key] or str(array.name)] = array
+        name = names[key] or str(array.name)
+        arrays[f"{name}_{key[0]}" if name in arrays else name] = array
     _check_grids(arrays, path)
     return lazy(_merge(arrays, path))
 
@@ -150,16 +153,17 @@ def _extent(array: xr.DataArray) -> str:
 
 
 def _names(firsts: list[Message]) -> dict[tuple[Any, ...], str | None]:
-    """What cubes are called, where cfgrib's name would be two cubes'; None where it serves."""
+    """What cubes are called, where cfgrib's name would be two cubes'; None where it serves, as on pressure levels."""
     out: dict[tuple[Any, ...], str | None] = {}
     for message in firsts:
         key = tuple(message[k] for k in ("paramId", "typeOfLevel", "stepType"))
         same = [m for m in firsts if m["paramId"] == message["paramId"]]
         levels = [m for m in same if m["typeOfLevel"] == message["typeOfLevel"]]
         parts = [message["shortName"]]
-        parts += [message["typeOfLevel"]] if len({m["typeOfLevel"] for m in same}) > 1 else []
+        if len({m["typeOfLevel"] for m in same}) > 1 and message["typeOfLevel"] not in PRESSURE_LEVELS:
+            parts.append(message["typeOfLevel"])
         parts += [message["stepType"]] if len(levels) > 1 else []
-        out[key] = "_".join(map(str, parts)) if len(same) > 1 else None
+        out[key] = "_".join(map(str, parts)) if len(parts) > 1 else None
     return out
 
 
@@ -221,13 +225,13 @@ def _merge(arrays: dict[str, xr.DataArray], path: Path) -> xr.Dataset:
         common = functools.reduce(lambda a, b: a.intersection(b), many.values())
         told = ", ".join(f"{name} {len(index)} ({index[0]} to {index[-1]})" for name, index in many.items())
         if not len(common):
-            raise UserError(
-                f"The variables of {path} share no time: {told}. Give them as files of one variable each, which "
-                f"grib_copy {path.name} '[shortName].grib' makes."
-            )
+            raise UserError(f"The variables of {path} share no time: {told}. {APART.format(path.name)}")
         if any(len(common) < len(index) for index in many.values()):
             log.info("%s: the %d times that all variables share are taken of %s.", path, len(common), told)
             arrays = {n: a.sel(valid_time=common) if n in many else a for n, a in arrays.items()}
+    elif len({a.indexes["valid_time"][0] for a in arrays.values()}) > 1:
+        told = ", ".join(f"{name} {a.indexes['valid_time'][0]}" for name, a in arrays.items())
+        raise UserError(f"The variables of {path} have one time each, not the same: {told}. {APART.format(path.name)}")
     levels: list[tuple[str, tuple[float, ...]]] = []
     for name, array in arrays.items():
         for dim in [

@@ -16,6 +16,10 @@ PLACES = {"Y": ("latitude", "lat", "xlat", "nav_lat"), "X": ("longitude", "lon",
 """What coordinates of places are called, in lower case, whether they are on axes or on cells."""
 
 
+class InGroups(UserError):
+    """An archive holds variables in groups only."""
+
+
 def split_group(path: str) -> tuple[str, str | None]:
     """Path of an archive and name of a group: "a.nc::in/side" is ("a.nc", "in/side"); None without a name."""
     archive, mark, group = path.partition(MARK)
@@ -64,7 +68,7 @@ def refuse_rootless(path: Path, names: list[str]) -> UserError:
     if not names:
         return UserError(f"{path} holds no variable: give an archive that does.")
     few = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    return UserError(
+    return InGroups(
         f"{path} holds no variable in its root group, but in {len(names)} other{'s' * (len(names) > 1)}: {few}. Name "
         f"one behind two colons, {path}{MARK}{names[0]}."
     )

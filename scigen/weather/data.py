@@ -10,12 +10,13 @@ import pandas as pd
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.archive import FILES, open_archive
+from scigen.io.archive import open_archive
 from scigen.io.blocks import values
 from scigen.io.coordinates import check_finite, check_times, horizontal_dims, straighten
 from scigen.io.geolocation import geographic, geolocated
 from scigen.io.groups import MARK
 from scigen.io.missing import check_policy, fill_gaps, skip_times
+from scigen.io.opening import FILES
 from scigen.weather.alignment import common_cells, common_times
 from scigen.weather.coarsen import coarsen, trim
 from scigen.weather.containment import fit

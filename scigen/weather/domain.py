@@ -43,7 +43,7 @@ class Weather(Domain):
         self,
         path: str | None = None,
         coarse: str | None = None,
-        variables: Sequence[str] | Mapping[str, str] = ("t2m", "u10", "v10"),
+        variables: Sequence[str] | Mapping[str, str] | None = None,
         static: Sequence[str] | str | None = None,
         regrid: str | None = None,
         factor: int = 8,
@@ -56,7 +56,8 @@ class Weather(Domain):
         synth: Mapping[str, int] | None = None,
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
-        self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
+        self.path, self.coarse, self.static = path, coarse, static
+        self.variables = tuple(VARIABLES) if variables is None else variables
         self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
         self.inputs, self.transforms, self.features = inputs, dict(transforms or {}), tuple(features)
         self.missing, self.regrid = missing, regrid

@@ -14,6 +14,10 @@ FEATURES = ("place", "sun")
 """What `data.features` offers."""
 
 
+DAYS = {"360_day": 360, "noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366}
+"""Days of a year by calendar; 365.25 in those with leap years."""
+
+
 def check_features(features: object) -> tuple[str, ...]:
     """The features as a tuple.
 
@@ -72,6 +76,6 @@ def sun(time: xr.DataArray, latitude: np.ndarray, longitude: np.ndarray) -> np.n
 
 def _angles(time: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     """Hour of the day and day of the year as angles, (B,) each; the year is as long as its calendar has it."""
-    length = 360 if getattr(time.dt, "calendar", "standard") == "360_day" else 365.25
+    length = DAYS.get(time.dt.calendar, 365.25)
     hours = (time.dt.hour + time.dt.minute / 60).values
     return 2 * np.pi * hours / 24, 2 * np.pi * ((time.dt.dayofyear - 1).values + hours / 24) / length

@@ -1,5 +1,7 @@
 """The operators of downscaling: block means, y = A x, and the interpolation that brings y back to the fine cells."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,6 +41,14 @@ class BlockMean(Operator):
     def adjoint(self, y: Tensor) -> Tensor:
         """Aᵀ y: each block's value times its cells' shares, (B, C, Y, X)."""
         return self._spread(y) * self.share.to(y)
+
+    def bind(self, condition: Mapping[str, Tensor]) -> Operator:
+        """Of windows of the region, whose cells' shares of their blocks the condition has."""
+        if "share" not in condition:
+            return self
+        bound = BlockMean(np.ones((self.factor, self.factor)), self.factor)
+        bound.share = condition["share"]
+        return bound
 
     def inverse(self, y: Tensor) -> Tensor:
         """Block-constant fields (B, C, Y, X) whose block means are y: A inverse(y) = y."""

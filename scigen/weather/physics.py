@@ -25,6 +25,7 @@ from scigen.weather.features import check_features, clock, in_block, place, sun
 from scigen.weather.operators import BlockMean, Interpolation
 from scigen.weather.relocation import place_static
 from scigen.weather.transforms import Transform, default, transform
+from scigen.weather.window import Window
 
 TOLD = "told_"
 """Prefix of variables of prepared inputs that hold what a regression network predicts of a variable, made before."""
@@ -213,6 +214,15 @@ class DownscalingCodec(Codec):
             conserve=self.conserve, mean=self.mean, regrid=self.regrid,
         )  # fmt: skip
         return DownscalingCodec(**(own | changes))
+
+    @property
+    def grain(self) -> int:
+        """A coarse cell."""
+        return self.factor
+
+    def window(self, low: tuple[int, ...], size: tuple[int, ...]) -> Window:
+        """A part of the region, of whole blocks."""
+        return Window(self, (low[0], low[1]), (size[0], size[1]))
 
     def relocate(self, static: xr.Dataset) -> "DownscalingCodec":
         """The codec of another region, given by its static fields.

@@ -67,17 +67,17 @@ def find_variables(ds: xr.Dataset, variables: Wanted) -> xr.Dataset:
     return geolocated(out, ds)
 
 
-def _locate(ds: xr.Dataset, name: str, attrs: Mapping[str, Any]) -> str:
-    """What the archive calls a variable, with @level if it must be taken out of several."""
+def _locate(ds: xr.Dataset, name: str, attrs: Mapping[str, Any], level: int = logging.INFO) -> str:
+    """What the archive calls a variable, with @level if it must be taken out of several; logged at a level."""
     about = known(name)
     own = {str(v).lower(): str(v) for v in ds.data_vars}
     if name in ds.data_vars:
         return name
     for synonym in (attrs.get("original_name"), name, *(about.synonyms if about else ())):
-        base, mark, level = str(synonym).lower().partition(levels.MARK)
+        base, mark, pressure = str(synonym).lower().partition(levels.MARK)
         if synonym is not None and base in own:
-            source = f"{own[base]}{mark}{level}"
-            log.info("%s: the archive calls it '%s'.", name, source)
+            source = f"{own[base]}{mark}{pressure}"
+            log.log(level, "%s: the archive calls it '%s'.", name, source)
             return source
     if on_level(name) is not None:
         return _locate_level(ds, name, own)
@@ -88,7 +88,7 @@ def _locate(ds: xr.Dataset, name: str, attrs: Mapping[str, Any]) -> str:
         if standard and array.attrs.get("standard_name") == standard and set(array.dims) <= {"time", *_space(ds)}
     ]
     if len(same) == 1:
-        log.info("%s: '%s' is taken for it, by its standard_name %s.", name, same[0], standard)
+        log.log(level, "%s: '%s' is taken for it, by its standard_name %s.", name, same[0], standard)
         return same[0]
     if same:
         raise UserError(
@@ -117,7 +117,7 @@ def recognise(ds: xr.Dataset) -> dict[str, str]:
     found = {}
     for name in VARIABLES:
         with contextlib.suppress(UserError):
-            found[name] = _locate(ds, name, {})
+            found[name] = _locate(ds, name, {}, logging.DEBUG)
     return found
 
 

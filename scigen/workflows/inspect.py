@@ -5,12 +5,19 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from scigen.io.archive import fingerprint, open_archive
+from scigen.io.archive import groups_of, open_archive
+from scigen.io.describe import describe
+from scigen.io.groups import InGroups
+from scigen.weather.variables import recognise
 
 
 def run(cfg: DictConfig) -> None:
     """Print what is at cfg.path."""
     console = Console()
+
+    def show(label: str, words: str) -> None:
+        console.print(f"{label:<12} {words}", markup=False, highlight=False, soft_wrap=True)
+
     if Path(cfg.path).suffix == ".safetensors":
         from scigen.core.bundle import load
 
@@ -27,6 +34,13 @@ def run(cfg: DictConfig) -> None:
             if key in bundle.provenance:
                 console.print(f"{key:<12} {bundle.provenance[key]}", markup=False)
         return
-    ds = open_archive(cfg.path)
-    console.print(f"fingerprint  {fingerprint(ds)}")
-    console.print(str(ds), markup=False)
+    groups = groups_of(cfg.path)
+    if groups:
+        show("groups", f"{', '.join(groups)}: name one as {cfg.path}::{groups[0]}")
+    try:
+        ds = open_archive(cfg.path)
+    except InGroups:  # which have been named
+        return
+    known = {own: name for name, own in recognise(ds).items()}
+    for label, words in describe(ds, known):
+        show(label, words)

@@ -78,3 +78,18 @@ def _fillings(verb: str, group: str, name: str) -> list[str]:
 def test_the_tree_lies_in_the_checkout_or_the_wheel() -> None:
     assert TREE.is_dir() and (TREE / "fit.yaml").is_file()
     assert isinstance(TREE, Path) and TREE.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("[t2m,tp]", ["t2m", "tp"]),
+        (
+            "{t850: temperature@850, tp: total_precipitation_6hr}",
+            {"t850": "temperature@850", "tp": "total_precipitation_6hr"},
+        ),
+    ],
+)
+def test_variables_are_a_list_or_a_map_and_paths_may_name_groups(words: str, expected: object) -> None:
+    data = compose("fit", ["domain=weather", f"data.variables={words}", "data.coarse=a/hrrr.nc::input"]).data
+    assert OmegaConf.to_container(data.variables) == expected and data.coarse == "a/hrrr.nc::input"

@@ -108,8 +108,18 @@ def test_a_name_that_two_levels_share_gets_theirs(path: Path) -> None:
             message(file, "t", CELLS + 270, dataTime=hour, typeOfLevel="surface")
             message(file, "t", CELLS + 250, dataTime=hour, typeOfLevel="isobaricInhPa", level=500)
     ds = open_archive(path)
-    assert set(ds.data_vars) == {"t_surface", "t_isobaricInhPa"}
+    assert set(ds.data_vars) == {"t_surface", "t"}
     np.testing.assert_allclose(ds["t_surface"][0], CELLS + 270, atol=0.01)
+    np.testing.assert_allclose(ds["t"][0, 0], CELLS + 250, atol=0.01)
+
+
+def test_a_name_that_two_parameters_share_gets_their_number(path: Path) -> None:
+    with path.open("wb") as file:
+        for number in (228, 228228):
+            message(file, "tp", CELLS * number, edition=2, paramId=number, stepType="accum", startStep=0, endStep=6)
+    ds = open_archive(path)
+    assert set(ds.data_vars) == {"tp", "tp_228228"}
+    np.testing.assert_allclose(ds["tp_228228"][0], CELLS * 228228, rtol=1e-3)
 
 
 def test_forecasts_lie_at_the_times_they_are_valid_at(path: Path) -> None:
@@ -194,6 +204,11 @@ def test_variables_of_other_times_meet_at_the_common_ones(path: Path, caplog: py
             message(file, "10v", CELLS, dataTime=hour)
     with pytest.raises(UserError, match="share no time"):
         open_archive(path)
+    with path.open("wb") as file:
+        message(file, "2t", CELLS + 280)
+        message(file, "10u", CELLS, dataTime=600)
+    with pytest.raises(UserError, match=r"one time each, not the same: t2m 2020-01-01 00:00:00, u10 2020-01-01 06:00"):
+        open_archive(path)
 
 
 def test_a_bitmap_of_missing_cells_reads_as_missing(path: Path) -> None:
@@ -222,6 +237,16 @@ def test_damaged_files_are_refused(path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(UserError, match="GRIB, which has no groups"):
         open_archive(f"{path}::surface")
+
+
+def test_a_file_that_is_damaged_after_it_was_opened_is_told_when_it_is_read(path: Path) -> None:
+    with path.open("wb") as file:
+        for hour in (0, 600, 1200):
+            message(file, "2t", CELLS + 280, dataTime=hour)
+    ds = open_archive(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"Cannot read 't2m'.*damaged"):
+        check_finite(ds)
 
 
 @real

@@ -84,6 +84,24 @@ def test_pair_of_two_archives(stored: Path, tmp_path: Path) -> None:
         assert pair.static["orography"].shape == (8, 12)
 
 
+def test_pair_of_the_groups_of_crops(tmp_path: Path) -> None:
+    """The layout of HRRR-Mini: no places, cells counted along the crop, both sides in one file."""
+    rng = np.random.default_rng(0)
+    times = pd.date_range("2020-01-01", periods=4, freq="h")[[2, 0, 1, 0]]
+    fine = rng.normal(size=(4, 8, 8)).astype("f4")
+    means = fine.reshape(4, 2, 4, 2, 4).mean((2, 4))
+    tree = {"/": xr.Dataset({"time": ("time", times), "coord": (("time", "two"), np.zeros((4, 2), int))})}
+    tree |= {f"/{k}": xr.Dataset({"10u": (("time", "y", "x"), v)}) for k, v in (("output", fine), ("input", means))}
+    tree["/input"] = tree["/input"].rename(y="yc", x="xc")
+    xr.DataTree.from_dict(tree).to_netcdf(tmp_path / "mini.nc", write_inherited_coords=False)
+    path = tmp_path / "mini.nc"
+    pair = open_pair(path, coarse=f"{path}::input", variables=["u10"], factor=None)
+    assert pair.factor == 4
+    np.testing.assert_array_equal(pair.fine["u10"], fine[[1, 3, 2, 0]])
+    np.testing.assert_array_equal(pair.coarse["u10"], means[[1, 3, 2, 0]])
+    xr.testing.assert_allclose(coarsen(pair.fine, 4), pair.coarse, atol=1e-6)
+
+
 def test_static_fields_by_name_by_path_or_none(stored: Path, tmp_path: Path) -> None:
     def static(what: str | list[str] | None) -> list[str]:
         return list(open_pair(stored, variables=["u10"], factor=4, static=what).static.data_vars)

@@ -77,6 +77,36 @@ def test_a_mean_of_zero_is_kept(path):
     assert codec.statistics.coarse[0, 1] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_missing_cells_are_refused_filled_or_their_times_left_out(path, caplog):
+    def holed(ds):
+        ds["u10"][[7, 100], 2, 3] = np.nan
+        return ds
+
+    other = changed(path, holed)
+    with pytest.raises(UserError, match=r"'u10' has 2 in .*missing=skip.*missing=fill"):
+        opened(other)
+    with caplog.at_level("INFO", "scigen"):
+        skipped = opened(other, missing="skip")
+    assert "2 of 120 times of the archive miss values" in caplog.text
+    filled, whole = opened(other, missing="fill"), opened(path)
+    count = {k: sum(len(s.truth.time) for s in (d.train, d.validation, d.test)) for k, d in
+             {"skipped": skipped, "filled": filled, "whole": whole}.items()}  # fmt: skip
+    assert count == {"skipped": 118, "filled": 120, "whole": 120}
+    assert np.isfinite(filled.train.truth["u10"]).all() and np.isfinite(filled.train.inputs["u10"]).all()
+    same = np.isin(whole.train.truth.time, whole.train.truth.time[7], invert=True)
+    np.testing.assert_array_equal(filled.train.truth["u10"][same], whole.train.truth["u10"][same])
+    with pytest.raises(UserError, match="missing=drop"):
+        opened(other, missing="drop")
+
+
+@pytest.mark.parametrize("calendar", ["noleap", "360_day"])
+def test_calendars_of_climate_models_are_fitted(path, calendar):
+    times = xr.date_range("2001-02-20", periods=120, freq="6h", calendar=calendar, use_cftime=True)
+    data = opened(changed(path, lambda ds: ds.assign_coords(time=("time", times))), gap="1D")
+    assert data.test.truth.indexes["time"][-1] == times[-1] and _block(data.train.truth) == 8
+    assert data.codec.condition(data.train.inputs, slice(0, 4))["scalars"].shape == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -72,7 +72,7 @@ def test_inspect_tells_bundles_and_archives(inside, capsys):
     shown = capsys.readouterr().out
     assert "student" in shown and "few_step" in shown and "t2m [K]" in shown
     assert main(["inspect", f"path={inside.archive}"]) == 0
-    assert "latitude" in capsys.readouterr().out
+    assert "known as u10, 0 % missing" in capsys.readouterr().out
 
 
 def test_synth_writes_the_default_data_once(inside, tmp_path, capsys):
@@ -150,3 +150,113 @@ def test_static_fields_of_another_spacing_end_with_a_message(inside, tmp_path, c
     words = [f"bundle={inside.student}", f"input={inside.archive}", f"output={tmp_path}/out.zarr"]
     assert main(["sample", *words, f"static={tmp_path}/static.nc"]) == 2
     assert "made for a spacing of 0.25 by 0.25" in " ".join(capsys.readouterr().err.split())
+
+
+def first_times(inside, count: int = 6) -> xr.Dataset:
+    return xr.open_zarr(inside.archive)[["t2m", "u10", "v10"]].isel(time=slice(0, count)).load().drop_encoding()
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day"])
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_every_calendar_comes_out_as_it_went_in(inside, tmp_path, calendar, suffix):
+    times = xr.date_range("2001-02-27", periods=6, freq="12h", calendar=calendar, use_cftime=calendar != "standard")
+    ds = first_times(inside).assign_coords(time=("time", times))
+    ds["time"].encoding = {"units": "hours since 1850-01-01", "calendar": calendar}
+    ds.to_netcdf(tmp_path / "in.nc") if suffix == "nc" else ds.to_zarr(tmp_path / "in.zarr", zarr_format=2)
+    words = [f"bundle={inside.student}", f"input={tmp_path}/in.{suffix}", f"output={tmp_path}/out.{suffix}"]
+    assert main(["sample", *words, "members=2", "batch=8"]) == 0
+    out = xr.open_dataset(tmp_path / f"out.{suffix}", decode_timedelta=False)
+    assert out.indexes["time"].equals(times if calendar != "standard" else ds.indexes["time"])
+    assert out["time"].encoding["calendar"] == calendar and out["time"].encoding["units"].startswith("hours since 1850")
+    assert np.isfinite(out["t2m"]).all()
+    part = f"time={'2001-02-28'}"
+    assert main(["sample", *words, "members=2", "batch=8", part, "overwrite=true"]) == 0
+    assert xr.open_dataset(tmp_path / f"out.{suffix}", decode_timedelta=False).sizes["time"] == 2
+
+
+def write_grib(ds: xr.Dataset, path):
+    """The same by ecCodes, a message a field, 16 bits a value."""
+    eccodes = pytest.importorskip("eccodes", reason="the extra grib is not installed")
+    lat, lon = ds.latitude.values, ds.longitude.values
+    grid = dict(
+        Ni=len(lon), Nj=len(lat), jScansPositively=1, latitudeOfFirstGridPointInDegrees=lat[0],
+        latitudeOfLastGridPointInDegrees=lat[-1], longitudeOfFirstGridPointInDegrees=lon[0] % 360,
+        longitudeOfLastGridPointInDegrees=lon[-1] % 360, iDirectionIncrementInDegrees=lon[1] - lon[0],
+        jDirectionIncrementInDegrees=lat[1] - lat[0],
+    )  # fmt: skip
+    with path.open("wb") as file:
+        for name, short in (("u10", "10u"), ("t2m", "2t"), ("v10", "10v")):
+            for field in ds[name]:
+                handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
+                when = field.time.dt.strftime("%Y%m%d %H00").item().split()
+                for key, value in {
+                    **grid,
+                    "shortName": short,
+                    "dataDate": int(when[0]),
+                    "dataTime": int(when[1]),
+                }.items():
+                    eccodes.codes_set(handle, key, value)
+                eccodes.codes_set_values(handle, field.values.astype(float).ravel())
+                eccodes.codes_write(handle, file)
+                eccodes.codes_release(handle)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["packed", "zarr2", "zarr3", "zarr3 consolidated", "north first", "groups", "grib"])
+def test_however_an_archive_is_kept_the_ensemble_is_the_same(inside, tmp_path, kind):
+    ds = first_times(inside)
+    path, tolerance = tmp_path / f"in.{'nc' if kind in ('packed', 'groups', 'north first') else 'zarr'}", 0.0
+    match kind:
+        case "packed":
+            packing = {
+                n: {
+                    "dtype": "int16",
+                    "scale_factor": 2e-3,
+                    "add_offset": float(ds[n].mean()),
+                    "_FillValue": np.int16(-32768),
+                }
+                for n in ds
+            }
+            ds.to_netcdf(path, encoding=packing)
+            tolerance = 0.05
+        case "north first":
+            ds.isel(latitude=slice(None, None, -1)).to_netcdf(path)
+            tolerance = 1e-3
+        case "grib":
+            path, tolerance = write_grib(ds, tmp_path / "in.grib"), 0.05
+        case "groups":
+            xr.DataTree.from_dict({"/here": ds}).to_netcdf(path)
+            path = f"{path}::here"
+        case _:
+            ds.to_zarr(path, zarr_format=int(kind[4]), consolidated="consolidated" in kind)
+    words = [f"bundle={inside.student}", f"input={path}", f"output={tmp_path}/out.zarr", "members=2", "batch=8"]
+    assert main(["sample", *words]) == 0
+    out, expected = xr.open_zarr(tmp_path / "out.zarr"), scigen.load(inside.student).sample(ds, members=2, batch=8)
+    for name in ("t2m", "u10", "v10"):
+        np.testing.assert_allclose(out[name].sel(latitude=ds.latitude), expected[name], rtol=0, atol=tolerance)
+    if kind == "north first":
+        assert float(out["latitude"][0]) > float(out["latitude"][-1])
+
+
+def test_missing_cells_are_filled_or_their_times_left_out(inside, tmp_path, capsys):
+    ds = first_times(inside)
+    expected = scigen.load(inside.student).sample(ds, members=2, batch=8)
+    ds["u10"][4, 2:4, 3] = np.nan
+    ds.to_netcdf(tmp_path / "in.nc")
+    words = [f"bundle={inside.student}", f"input={tmp_path}/in.nc", "members=2", "batch=8"]
+    assert main(["sample", *words, f"output={tmp_path}/no.zarr"]) == 2
+    assert "missing=skip" in capsys.readouterr().err
+    for missing in ("fill", "skip"):
+        assert main(["sample", *words, f"output={tmp_path}/{missing}.zarr", f"missing={missing}"]) == 0
+    assert "1 of 6 times of the input" in capsys.readouterr().err.replace("\n", " ")
+    filled, skipped = (xr.open_zarr(tmp_path / f"{m}.zarr") for m in ("fill", "skip"))
+    np.testing.assert_array_equal(skipped["time"], ds["time"][[0, 1, 2, 3, 5]])
+    np.testing.assert_array_equal(skipped["t2m"], expected["t2m"][[0, 1, 2, 3, 5]])
+    np.testing.assert_array_equal(filled["u10"].isel(time=slice(0, 4)), expected["u10"][:4])
+    assert np.isfinite(filled["u10"]).all() and filled.attrs["scigen_missing"] == "fill"
+    ds["u10"][5] = np.nan
+    ds.to_netcdf(tmp_path / "in.nc")
+    assert main(["sample", *words, f"output={tmp_path}/f.zarr", "missing=fill"]) == 2
+    assert "at most a third" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["sample", *words, f"output={tmp_path}/f.zarr", "missing=drop"]) == 2
+    assert main(["sample", *words, f"output={tmp_path}/f.zarr", "missing=fill", "time=2015-01-01"]) == 0
