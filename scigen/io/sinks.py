@@ -46,7 +46,9 @@ class ZarrSink:
         sample = 4 * int(np.prod(shape[1:]))
         self.block = int(np.clip(SHARD_BYTES // sample, 1, shape[0]))
         data = dask.array.full(shape, np.nan, dtype=np.float32, chunks=-1)
-        whole = template.reset_coords(list(mapping_of(template))).assign({name: (dims, data, about) for name, about in variables.items()})
+        whole = template.reset_coords(list(mapping_of(template))).assign(
+            {name: (dims, data, about) for name, about in variables.items()}
+        )
         layout = dict(chunks=(1, 1, *shape[2:]), shards=(self.block, *shape[1:]), _FillValue=np.float32(np.nan))
         encoding = _coordinate_encoding(template) | dict.fromkeys(variables, layout)
         with _quiet():
