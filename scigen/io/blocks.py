@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
+from dask.utils import parse_bytes
 
 from scigen.errors import UserError
 
@@ -14,6 +15,25 @@ BLOCK_BYTES = 2**25
 
 LARGEST_CHUNK = 2**30
 """Chunks of a file up to this size are read whole; larger ones in parts, at the price of decompressing again."""
+
+
+def bytes_of(size: str | int, key: str) -> int:
+    """A size in words, such as 2GB or 500 MiB, as a number of bytes.
+
+    Args:
+        size: words, or the number itself.
+        key: what it is the value of, for messages.
+
+    Raises:
+        UserError: if it is no size.
+    """
+    try:
+        number = int(parse_bytes(size))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{key}={size}: expected a size such as 2GB or 500MB.") from error
+    if number < 0:
+        raise UserError(f"{key}={size} must be at least 0.")
+    return number
 
 
 def leading_dim(ds: xr.Dataset) -> str | None:

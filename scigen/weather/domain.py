@@ -18,6 +18,7 @@ from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint
+from scigen.io.blocks import bytes_of
 from scigen.io.coordinates import check_finite, check_times
 from scigen.metrics.ensemble import gaussian_crps
 from scigen.plots.table import Table
@@ -49,10 +50,12 @@ class Weather(Domain):
         split: Sequence[float] = (0.7, 0.05, 0.25),
         gap: str | int = "1D",
         synth: Mapping[str, int] | None = None,
+        in_memory: str | int = "2GB",
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.variables, self.static = path, coarse, variables, static
         self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
+        self.in_memory = bytes_of(in_memory, "data.in_memory")
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -84,7 +87,9 @@ class Weather(Domain):
         if self.coarse is not None:
             check_finite(pair.coarse)
         parts = split_times(pair.fine.indexes[time], self.split, self.gap)
-        splits = {k: Split(*(ds.isel({time: s}).load() for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
+        splits = {k: Split(*(ds.isel({time: s}) for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
+        if pair.fine.nbytes + pair.coarse.nbytes <= self.in_memory:
+            splits = {k: Split(s.truth.load(), s.inputs.load()) for k, s in splits.items()}
         if codec is None:
             codec = make_codec(pair, splits["train"], conserve=self.coarse is None)
         elif not isinstance(codec, DownscalingCodec):

@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from scigen.core.bundle import Bundle, load
-from scigen.core.datamodule import ArchiveStream
 from scigen.core.domain import Data, Domain
 from scigen.core.methods.base import Distiller
 from scigen.core.noise import sigma_range
 from scigen.core.sampling import Sampling
+from scigen.core.streaming import archive_stream
 from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil
@@ -154,7 +154,7 @@ def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path) -> Bundle:
     learner = copy.deepcopy(bundle.denoiser).requires_grad_(True)
     method = instantiate(arguments, student=learner, noise=instantiate(cfg.noise))
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
-    stream = ArchiveStream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
+    stream = archive_stream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
     few = {k: max(-(-n // 2), min(n, 2)) for k, n in cfg.validation.items()}  # a teacher's samples are dear
     chooser = judge_of(bundle, data.validation, **few, steps=(None,), seed=cfg.seed, batch=cfg.batch)
     trained = run_stage(cfg, "teacher", method, stream, schedule, path.parent / "teacher", chooser)

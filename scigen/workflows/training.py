@@ -97,8 +97,9 @@ def judge_of(
     index = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
     batch = min(batch, len(index) * members)
     first = codec.layout(split.inputs).dims[0]
-    inputs = split.inputs.isel({first: index})
-    truth = codec.decode(codec.encode(split.truth, split.inputs, index), codec.condition(split.inputs, index)).numpy()
+    inputs, fields = split.inputs.isel({first: index}).load(), split.truth.isel({first: index}).load()
+    everything = slice(None)
+    truth = codec.decode(codec.encode(fields, inputs, everything), codec.condition(inputs, everything)).numpy()
 
     probe = replace(bundle, network=copy.deepcopy(bundle.network))
 
