@@ -132,7 +132,7 @@ class BlockStream(SampleStream):
         """
         part = slice(int(self.edges[block]), int(self.edges[block + 1]))
         with reading(f"the samples {self.keys[part.start]} to {self.keys[part.stop - 1]}"):
-            found = dask.compute(*(ds.isel({self.dim: part}) for ds in self.parts), scheduler="threads")
+            found = dask.compute(*(ds.isel({self.dim: part}) for ds in self.parts), scheduler="synchronous")
         return [
             {n: np.moveaxis(v.values, v.dims.index(self.dim), 0) for n, v in ds.items() if self.dim in v.dims}
             for ds in found
