@@ -22,6 +22,7 @@ from scigen.core.datamodule import SampleStream
 from scigen.core.ema import PowerEMA
 from scigen.core.methods.base import Batch, Method
 from scigen.core.selection import Judge, Selector
+from scigen.core.trainable import select
 from scigen.errors import UserError
 
 
@@ -41,6 +42,7 @@ class Schedule:
         accumulate: micro-batches per step.
         betas: of AdamW.
         rates: learning rate of a learner over that of the student, where it is another.
+        parameters: of the student that are trained: all, affine or a regular expression (see `core.trainable`).
     """
 
     steps: int
@@ -54,6 +56,7 @@ class Schedule:
     accumulate: int = 1
     betas: tuple[float, float] = (0.9, 0.99)
     rates: Mapping[str, float] = field(default_factory=dict)
+    parameters: str = "all"
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -113,10 +116,9 @@ class Driver(lightning.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One AdamW per learner."""
-        groups = self.method.learners().values()
+        groups = [[p for p in m.parameters() if p.requires_grad] for m in self.method.learners().values()]
         return [
-            torch.optim.AdamW(m.parameters(), lr=self.schedule.lr, betas=self.schedule.betas, weight_decay=0.0)
-            for m in groups
+            torch.optim.AdamW(g, lr=self.schedule.lr, betas=self.schedule.betas, weight_decay=0.0) for g in groups
         ]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -275,6 +277,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(step_seed(seed, 0))
     method.prepare(stream.get(stream.indices(0)))
+    select(method.student, schedule.parameters)
     driver = Driver(method.train(), schedule, seed)
     driver.ema.eval()
     selector = Selector(folder, judge, schedule.patience)
@@ -301,7 +304,10 @@ def train(
             warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode")  # a teacher, the average
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
             warnings.filterwarnings("ignore", message="The 'train_dataloader' does not have many workers")
-            run.fit(driver, stream.loader(), ckpt_path=resume, weights_only=True)
+            try:
+                run.fit(driver, stream.loader(), ckpt_path=resume, weights_only=True)
+            finally:
+                stream.close()
         if int(driver.batches) < len(stream) and not recorder.stopped:
             raise KeyboardInterrupt
         recorder.save(run)
