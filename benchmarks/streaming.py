@@ -3,9 +3,9 @@
     python benchmarks/streaming.py                        # 10 GB on disk, a network of 50 ms a step
     python benchmarks/streaming.py --gigabytes 1 --network unet
 
-The archive (zarr, three variables on 128 × 128, float32) is written in blocks to a temporary folder and deleted. Three
-processes run in turn, so that each has a peak memory of its own: imports alone, steps from disk, and steps from memory on
-the first part of the archive. The first steps, which wait for the first blocks, are not timed.
+The archive (zarr, three variables on 128 × 128, float32) is written in blocks to a temporary folder and deleted.
+Three processes run in turn, so that each has a peak memory of its own: imports alone, steps from disk, and steps from
+memory on the first part of the archive. The first steps, which wait for the first blocks, are not timed.
 """
 
 import argparse
@@ -108,7 +108,9 @@ def steps(path: Path, memory: str, times: int, count: int, batch: int, network: 
         if not part.exists():
             xr.open_zarr(path, consolidated=False).isel(time=slice(times)).to_zarr(part, consolidated=False)
         path = part
-    data = Weather(path=str(path), variables=list(NAMES), factor=8, split=(0.9, 0.05, 0.05), in_memory=memory).open(path)
+    data = Weather(path=str(path), variables=list(NAMES), factor=8, split=(0.9, 0.05, 0.05), in_memory=memory).open(
+        path
+    )
     opened, codec = time.monotonic() - began, data.codec
     torch.manual_seed(0)
     if network == "unet":
@@ -144,7 +146,11 @@ def main() -> None:
         if what == "imports":
             print(json.dumps(imports()))
         else:
-            print(json.dumps(steps(Path(path), memory, int(times), int(rest[0]), int(rest[1]), rest[2], given.milliseconds)))
+            print(
+                json.dumps(
+                    steps(Path(path), memory, int(times), int(rest[0]), int(rest[1]), rest[2], given.milliseconds)
+                )
+            )
         return
     home = Path(tempfile.mkdtemp(prefix="scigen-streaming-"))
     try:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, count, pairwise, takewhile
 
-import dask
+import dask.base
 import numpy as np
 import xarray as xr
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**25
 """Size [bytes] that a block aims at; a chunk of the archive is never cut."""
-WINDOW_BYTES = 2**28
+WINDOW_BYTES = 2**27
 """Size [bytes] that the blocks of a window aim at together."""
 WINDOW = (4, 16)
 """Blocks of a window, at least and at most."""
@@ -99,8 +99,8 @@ class BlockStream(SampleStream):
         self.held: dict[Use, Future[Block]] = {}
         self.pools: tuple[ThreadPoolExecutor, ...] = ()
         log.info(
-            "streaming %.3g GB from disk: %d blocks of up to %d samples, %.3g GB held at a time", self.count * size / 1e9,
-            blocks, longest, min(self.window + BLOCKS_AHEAD + 1, blocks) * longest * size / 1e9,
+            "streaming %.3g GB from disk: %d blocks of up to %d samples, %.3g GB held at a time",
+            self.count * size / 1e9, blocks, longest, min(self.window + BLOCKS_AHEAD + 1, blocks) * longest * size / 1e9,
         )  # fmt: skip
 
     def order(self, epoch: int) -> np.ndarray:
@@ -132,7 +132,7 @@ class BlockStream(SampleStream):
         """
         part = slice(int(self.edges[block]), int(self.edges[block + 1]))
         with reading(f"the samples {self.keys[part.start]} to {self.keys[part.stop - 1]}"):
-            found = dask.compute(*(ds.isel({self.dim: part}) for ds in self.parts), scheduler="synchronous")
+            found = dask.base.compute(*(ds.isel({self.dim: part}) for ds in self.parts), scheduler="synchronous")
         return [
             {n: np.moveaxis(v.values, v.dims.index(self.dim), 0) for n, v in ds.items() if self.dim in v.dims}
             for ds in found

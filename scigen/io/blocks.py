@@ -14,7 +14,7 @@ BLOCK_BYTES = 2**25
 """Size that a block of one variable aims at, in memory, where the variable has more than 4096 of them."""
 
 FINEST = 4
-"""Parts of such a block that blocks of smaller variables are, at least: what is read at once can be held more easily."""
+"""Parts of such a block that blocks of smaller variables are, at least: more of them can be held at a time."""
 
 LARGEST_CHUNK = 2**30
 """Chunks of a file up to this size are read whole; larger ones in parts, at the price of decompressing again."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import dask
+import dask.base
 import numpy as np
 import xarray as xr
 
@@ -53,7 +53,7 @@ def stream_moments(dataset: xr.Dataset, names: Sequence[str], block: int) -> Mom
     for start in range(0, size, block):
         part = dataset[list(names)].isel({dim: slice(start, start + block)})
         with reading(f"{', '.join(names)} at {dim} {start} to {min(start + block, size) - 1}"):
-            (found,) = dask.compute(part)
+            (found,) = dask.base.compute(part)
         values = [np.asarray(found[n].values, dtype=np.float64) for n in names]
         own = np.array([v.mean() for v in values])
         count = values[0].size

@@ -39,8 +39,8 @@ def run(cfg: DictConfig) -> Path:
     start = load(cfg.init) if cfg.init and not _distils(cfg) else None
     if start and (start.role != "teacher" or start.two_times):
         raise UserError(
-            f"init={cfg.init} is a {start.role}; method={stem(cfg.method)} goes on training a teacher. A student is trained on"
-            " by a method that makes students, such as method=crps."
+            f"init={cfg.init} is a {start.role}; method={stem(cfg.method)} goes on training a teacher. A student is"
+            " trained on by a method that makes students, such as method=crps."
         )
     if start and start.domain != domain.name:
         raise UserError(f"init={cfg.init} is a bundle of domain={start.domain}, not of domain={domain.name}.")

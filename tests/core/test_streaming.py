@@ -195,7 +195,9 @@ def test_blocks_keep_chunks_whole():
     assert block_edges([part((4, 4, 4, 4, 1))], "time", 7).tolist() == [0, 4, 8, 12, 17]
     assert block_edges([part((9, 5))], "time", 1).tolist() == [0, 9, 14]
     assert block_edges([part((2,) * 6, (4,) * 3)], "time", 1).tolist() == [0, 4, 8, 12]
-    assert block_edges([part((5, 5, 2), (7, 5))], "time", 1).tolist() == [0, 5, 10, 12], "nothing in common but the ends"
+    assert block_edges([part((5, 5, 2), (7, 5))], "time", 1).tolist() == [0, 5, 10, 12], (
+        "nothing in common but the ends"
+    )
     assert block_edges([part((3,))], "time", 100).tolist() == [0, 3]
 
 

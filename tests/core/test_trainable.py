@@ -38,7 +38,9 @@ def test_affine_is_biases_gains_and_film():
     assert all("film" in n or n.endswith((".bias", ".gain")) for n in chosen)
     assert {"down.0.0.film.weight", "down.0.0.norm1.gain", "stem.conv.bias"} <= chosen
     assert not any("conv" in n and n.endswith("weight") for n in chosen)
-    assert count == sum(p.numel() for p in net.parameters() if p.requires_grad) < sum(p.numel() for p in net.parameters())
+    assert (
+        count == sum(p.numel() for p in net.parameters() if p.requires_grad) < sum(p.numel() for p in net.parameters())
+    )
 
 
 def test_a_regular_expression_and_all():
