@@ -111,7 +111,7 @@ def steps(path: Path, memory: str, times: int, count: int, batch: int, network: 
     data = Weather(path=str(path), variables=list(NAMES), factor=8, split=(0.9, 0.05, 0.05), in_memory=memory).open(
         path
     )
-    opened, codec = time.monotonic() - began, data.codec
+    opened, codec, before = time.monotonic() - began, data.codec, peak()
     torch.manual_seed(0)
     if network == "unet":
         net = UNet(len(NAMES), condition_fields=codec.fields, condition_scalars=codec.scalars)
@@ -127,7 +127,7 @@ def steps(path: Path, memory: str, times: int, count: int, batch: int, network: 
             checkpoint_every=10**9, report=lambda *_: clock.append(time.monotonic()),
         )  # fmt: skip
     each = (clock[-1] - clock[WARM]) / (len(clock) - 1 - WARM)
-    return {"peak": peak(), "step": each, "open": opened, "samples": float(stream.count)}
+    return {"peak": peak(), "peak_open": before, "step": each, "open": opened, "samples": float(stream.count)}
 
 
 def main() -> None:
@@ -169,8 +169,9 @@ def main() -> None:
         memory = part("steps", "100GB", min(times, 5000))
         print(f"imports alone       peak {bare['peak']:.2f} GB")
         for name, r in (("from disk", disk), ("from memory", memory)):
-            print(f"{name:<12} {r['samples']:6.0f} samples, peak {r['peak']:.2f} GB, {1000 * r['step']:.1f} ms a step,"
-                  f" opened in {r['open']:.0f} s")  # fmt: skip
+            pace = f"{1000 * r['step']:.1f} ms a step, opened in {r['open']:.0f} s"
+            print(f"{name:<12} {r['samples']:6.0f} samples, {pace}")
+            print(f"{'':<12} peak {r['peak']:.2f} GB, {r['peak_open']:.2f} GB of it when it was opened")
         print(f"a step from disk takes {disk['step'] / memory['step']:.3f} times as long as one from memory")
     finally:
         shutil.rmtree(home)

@@ -61,7 +61,7 @@ def normal_like(x: Tensor) -> Tensor:
 
 
 def strata(n: int, device: torch.device | str = "cpu") -> Tensor:
-    """Numbers in [0, 1) for the n rows of a part: of all the step's rows, one in each slice of equal length, shuffled."""
+    """Numbers in [0, 1) for the n rows of a part: of the step's rows, one in each slice of equal length, shuffled."""
     device, share = torch.device(device), _SHARE.get()
     generator = None if share is None else share.generator(device)
     total = n if share is None else n * share.parts

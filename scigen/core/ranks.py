@@ -5,10 +5,12 @@ it ends the others at once. If it dies itself, they end by themselves. So nothin
 gone.
 """
 
+import math
 import os
 import signal
 import socket
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -21,10 +23,15 @@ import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from scigen.core.sharding import ShardedStrategy
 from scigen.errors import UserError
 
+FOREVER = timedelta(days=30)
 PATIENCE = 10.0
 """Seconds that a process which is told to end may take."""
+
+MOMENT = 2.0
+"""Seconds in which the others are heard after one has failed."""
 
 Report = Callable[[int, float], None]
 """Called with (micro-batches done, mean loss of late)."""
@@ -45,11 +52,13 @@ class Rank:
         number: which one.
         ranks: how many there are.
         port: of this machine, where they meet.
+        sharded: whether the model is spread over them.
     """
 
     number: int
     ranks: int
     port: int
+    sharded: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of a lightning.Trainer that make it one of them: as many devices, data parallel."""
@@ -60,7 +69,9 @@ class Rank:
 
         No timeout is needed against processes that are gone; the others may well wait for one that judges snapshots.
         """
-        return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=timedelta(days=30))
+        if self.sharded:
+            return ShardedStrategy(timeout=FOREVER)
+        return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False, timeout=FOREVER)
 
 
 class Together(ClusterEnvironment):
@@ -114,7 +125,7 @@ class Together(ClusterEnvironment):
         return 0
 
 
-def supervise(job: Job, ranks: int, report: Report, remedy: str) -> None:
+def supervise(job: Job, ranks: int, report: Report, remedy: str, *, sharded: bool = False) -> None:
     """Start the processes of a job and wait until all of them are done.
 
     Args:
@@ -122,6 +133,7 @@ def supervise(job: Job, ranks: int, report: Report, remedy: str) -> None:
         ranks: number of processes.
         report: is called as the first process reports.
         remedy: what to say when one of them is gone.
+        sharded: whether the model is spread over them.
 
     Raises:
         UserError: if one of them raised one, or was killed.
@@ -133,7 +145,7 @@ def supervise(job: Job, ranks: int, report: Report, remedy: str) -> None:
     try:
         for number in range(ranks):
             ear, mouth = context.Pipe(duplex=False)
-            rank = Rank(number, ranks, port)
+            rank = Rank(number, ranks, port, sharded)
             process = context.Process(
                 target=_work, args=(job, rank, threads, mouth), daemon=True, name=f"rank {number}"
             )
@@ -153,28 +165,33 @@ def supervise(job: Job, ranks: int, report: Report, remedy: str) -> None:
 
 
 def _listen(ears: list[Any], processes: list[Any], report: Report, remedy: str) -> None:
-    """Pass reports on until every process has said that it is done."""
-    open_ears = dict(enumerate(ears))
-    while open_ears:
-        heard = connection.wait(list(open_ears.values()))
+    """Pass reports on until every process has said that it is done, or say why one is not.
+
+    When one ends, the others fail too, for want of it; so all are heard for a moment, and the cause is that one was
+    killed, or else the mistake or defect that was first.
+    """
+    open_ears, failures, until = dict(enumerate(ears)), [], math.inf
+    while open_ears and (left := until - time.monotonic()) > 0:
+        heard = connection.wait(list(open_ears.values()), None if left == math.inf else left)
         for number, ear in [(k, v) for k, v in open_ears.items() if v in heard]:
+            who = f"Process {number + 1} of {len(ears)} that train together"
             try:
-                kind, content = ear.recv()
+                kind, when, content = ear.recv()
             except EOFError:  # it is gone, and has said nothing
                 processes[number].join(PATIENCE)
                 code = processes[number].exitcode or 0
                 how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-                raise UserError(
-                    f"Process {number + 1} of {len(ears)} that train together was {how}. {remedy}"
-                ) from None
+                kind, when, content = "mistake", 0.0, f"{who} was {how}. {remedy}"
             if kind == "report":
                 report(*content)
-            elif kind == "done":
-                del open_ears[number]
-            elif kind == "mistake":
-                raise UserError(content)
-            else:
-                raise RuntimeError(f"Process {number + 1} of {len(ears)} failed:\n{content}")
+                continue
+            del open_ears[number]
+            if kind != "done":
+                error = UserError(content) if kind == "mistake" else RuntimeError(f"{who} failed:\n{content}")
+                failures.append((when, number, error))
+                until = min(until, time.monotonic() + MOMENT)
+    if failures:
+        raise min(failures, key=lambda f: f[:2])[2]
 
 
 def _work(job: Job, rank: Rank, threads: int, mouth: Any) -> None:
@@ -185,13 +202,13 @@ def _work(job: Job, rank: Rank, threads: int, mouth: Any) -> None:
     if rank.number:
         warnings.simplefilter("ignore")
     try:
-        job.run(rank, lambda done, loss: mouth.send(("report", (done, loss))))
-        last: tuple[str, Any] = ("done", None)
+        job.run(rank, lambda done, loss: mouth.send(("report", 0.0, (done, loss))))
+        last = ("done", "")
     except UserError as error:
         last = ("mistake", str(error))
     except BaseException:
         last = ("defect", traceback.format_exc())
-    mouth.send(last)
+    mouth.send((last[0], time.monotonic(), last[1]))
     if last[0] == "done" and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -59,11 +59,12 @@ class Recorder(Callback):
         step, micro = divmod(done, driver.schedule.accumulate)
         keeps = micro == 0 and driver.schedule.keeps(step) and int(driver.ema.steps) > 0
         exhausted = False
+        averages = driver.averages() if keeps else None
         if trainer.is_global_zero:
             self._note(done, driver)
-            if keeps:
+            if averages is not None:
                 with torch.random.fork_rng(), torch.no_grad():
-                    self.selector.snapshot(driver.ema, step)
+                    self.selector.snapshot(averages, step)
                 exhausted = self.selector.exhausted(step)
         if keeps:
             self.stopped = trainer.should_stop = trainer.strategy.broadcast(exhausted)

@@ -98,9 +98,10 @@ class BlockStream(SampleStream):
         self.window = min(max(WINDOW[0], min(int(WINDOW_BYTES / max(longest * size, 1)), WINDOW[1])), blocks)
         self.held: dict[Use, Future[Block]] = {}
         self.pools: tuple[ThreadPoolExecutor, ...] = ()
+        held = min(self.window + BLOCKS_AHEAD + 1, blocks) * longest * size
         log.info(
             "streaming %.3g GB from disk: %d blocks of up to %d samples, %.3g GB held at a time",
-            self.count * size / 1e9, blocks, longest, min(self.window + BLOCKS_AHEAD + 1, blocks) * longest * size / 1e9,
+            self.count * size / 1e9, blocks, longest, held / 1e9,
         )  # fmt: skip
 
     def order(self, epoch: int) -> np.ndarray:

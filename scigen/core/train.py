@@ -27,6 +27,7 @@ from scigen.core.methods.base import Batch, Method
 from scigen.core.ranks import Rank, Report, supervise
 from scigen.core.recorder import Recorder
 from scigen.core.selection import Judge, Selector
+from scigen.core.sharding import is_spread, number, whole
 from scigen.core.trainable import select
 from scigen.errors import UserError
 
@@ -71,6 +72,14 @@ class Schedule:
                 f" the batch a multiple of accumulate, and lr={self.lr} positive."
             )
 
+    def check_devices(self, devices: int) -> None:
+        """Raise UserError unless so many devices can share a batch."""
+        if self.batch % (devices * self.accumulate):
+            raise UserError(
+                f"training.batch={self.batch} is the batch of all devices together: it must be a multiple of"
+                f" trainer.devices={devices} times training.accumulate={self.accumulate}."
+            )
+
     def rate(self, step: int, learner: str = "student") -> float:
         """Learning rate of a learner at a step."""
         peak = self.lr * self.rates.get(learner, 1.0)
@@ -108,12 +117,15 @@ class Driver(lightning.LightningModule):
 
     batches: Tensor
 
-    def __init__(self, method: Method, schedule: Schedule, seed: int = 0) -> None:
-        """Set what is trained and how."""
+    def __init__(self, method: Method, schedule: Schedule, seed: int = 0, sharded: bool = False) -> None:
+        """Set what is trained and how, and whether it will be spread over devices."""
         super().__init__()
         self.automatic_optimization = False
         self.method, self.schedule, self.seed = method, schedule, seed
         self.ema = PowerEMA(method.student, schedule.ema)
+        self.blank: list[PowerEMA] = (
+            [copy.deepcopy(self.ema)] if sharded else []
+        )  # out of sight of modules, to gather averages in
         self.checkpoint: Path | None = None
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
@@ -121,6 +133,18 @@ class Driver(lightning.LightningModule):
         """One AdamW per learner."""
         groups = [[p for p in m.parameters() if p.requires_grad] for m in self.method.learners().values()]
         return [torch.optim.AdamW(g, lr=self.schedule.lr, betas=self.schedule.betas, weight_decay=0.0) for g in groups]
+
+    def spread_modules(self) -> list[nn.Module]:
+        """What is spread over the devices where the model is too large for one: learners and averages."""
+        return [*self.method.learners().values(), *self.ema.means]
+
+    def averages(self) -> PowerEMA:
+        """The averages, whole; all processes must ask for them."""
+        if not is_spread(self.ema):
+            return self.ema
+        found = self.blank[0]
+        found.load_state_dict(whole(self.ema.state_dict()))
+        return found
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch."""
@@ -149,7 +173,7 @@ class Driver(lightning.LightningModule):
             self.manual_backward(losses["loss"] / accumulate)
         if last:
             norm = nn.utils.clip_grad_norm_(learners[turn].parameters(), self.schedule.clip)
-            check_number(norm, f"{turn}'s gradient", step, suspects, self.checkpoint)
+            check_number(number(norm), f"{turn}'s gradient", step, suspects, self.checkpoint)
             for group in optimizer.param_groups:
                 group["lr"] = self.schedule.rate(step, turn)
             optimizer.step()
@@ -174,9 +198,13 @@ class Driver(lightning.LightningModule):
         return mean, [name for names in suspects for name in names]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen teacher out: it has a file of its own."""
+        """Leave the frozen teacher out: it has a file of its own. Gather what is spread."""
         frozen = "method.teacher."
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith(frozen)}
+        checkpoint["state_dict"] = {
+            k: whole(v) for k, v in checkpoint["state_dict"].items() if not k.startswith(frozen)
+        }
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = whole(checkpoint["optimizer_states"])
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint's state; only a teacher may be missing from it."""
@@ -227,7 +255,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    ranks = _processes(trainer(**OPTIONS), schedule)
+    ranks, sharded = _processes(trainer, schedule, method)
     torch.manual_seed(step_seed(seed, 0))
     method.prepare(stream.get(stream.indices(0)))
     select(method.student, schedule.parameters)
@@ -237,7 +265,7 @@ def train(
     else:
         if job.left():
             remedy = f"Repeating the command goes on from the last checkpoint in {folder}."
-            supervise(replace(job, method=method.cpu()), ranks, report or (lambda *_: None), remedy)
+            supervise(replace(job, method=method.cpu()), ranks, report or (lambda *_: None), remedy, sharded=sharded)
         driver = job.load()
     with torch.no_grad():
         return job.selector.choose(driver.ema, int(driver.batches) // schedule.accumulate).eval()
@@ -281,9 +309,9 @@ class Job:
         start = self.stream.start
         return start < len(self.stream) and not self.selector.exhausted(start // self.schedule.accumulate)
 
-    def driver(self) -> Driver:
+    def driver(self, sharded: bool = False) -> Driver:
         """A driver at the start."""
-        driver = Driver(self.method.train(), self.schedule, self.seed)
+        driver = Driver(self.method.train(), self.schedule, self.seed, sharded)
         driver.ema.eval()
         driver.checkpoint = self.checkpoint
         return driver
@@ -303,13 +331,13 @@ class Job:
         if rank is not None:  # tensors arrive in memory that the processes share
             own = replace(self, method=copy.deepcopy(self.method), judge=copy.deepcopy(self.judge))
             own.stream.share = (rank.number, rank.ranks)
-            return own._fit(rank.arguments(), report)
-        return self._fit({}, report) if self.left() else self.load()
+            return own._fit(rank.arguments(), report, rank.sharded)
+        return self._fit({"strategy": "auto"}, report) if self.left() else self.load()
 
-    def _fit(self, arguments: dict[str, Any], report: Report | None) -> Driver:
+    def _fit(self, arguments: dict[str, Any], report: Report | None, sharded: bool = False) -> Driver:
         """Train from the checkpoint, or the start, to the end."""
         self.left()
-        driver = self.driver()
+        driver = self.driver(sharded)
         recorder = Recorder(self.folder, self.every, self.selector, report)
         run = self.trainer(**{**OPTIONS, **arguments}, callbacks=[recorder], default_root_dir=self.folder)
         with warnings.catch_warnings():
@@ -329,12 +357,17 @@ class Job:
         return driver
 
 
-def _processes(run: lightning.Trainer, schedule: Schedule) -> int:
-    """The number of processes that train, one a device.
+def _processes(trainer: Callable[..., lightning.Trainer], schedule: Schedule, method: Method) -> tuple[int, bool]:
+    """The number of processes that train, one a device, and whether the model is spread over them.
 
     Raises:
         UserError: for a precision or devices that training is not made for, or a batch that they cannot share.
     """
+    wanted = getattr(trainer, "keywords", {}).get("strategy", "auto")
+    if isinstance(wanted, str) and wanted not in ("auto", "fsdp") and not wanted.startswith("ddp"):
+        raise UserError(f"trainer.strategy={wanted}: training on several devices takes ddp or fsdp.")
+    sharded = wanted == "fsdp"
+    run = trainer(**OPTIONS, strategy="auto") if sharded else trainer(**OPTIONS)  # Lightning's own is for GPUs only
     if run.precision not in ("32-true", "bf16-mixed"):
         raise UserError(f"trainer.precision={run.precision}: training takes 32-true or bf16-mixed precision.")
     ranks = run.num_devices
@@ -342,11 +375,8 @@ def _processes(run: lightning.Trainer, schedule: Schedule) -> int:
         raise UserError(
             f"Training runs on one machine, not on {run.num_nodes}, nor under torchrun: it starts processes itself."
         )
-    if ranks > 1 and not isinstance(run.strategy, DDPStrategy):
-        raise UserError(f"trainer.strategy={type(run.strategy).__name__}: training on several devices takes ddp.")
-    if schedule.batch % (ranks * schedule.accumulate):
-        raise UserError(
-            f"training.batch={schedule.batch} is the batch of all devices together: it must be a multiple of"
-            f" trainer.devices={ranks} times training.accumulate={schedule.accumulate}."
-        )
-    return ranks
+    if sharded and ranks > 1 and not method.by_row:
+        name = type(method).__module__.rsplit(".", 1)[-1]
+        raise UserError(f"trainer.strategy=fsdp trains method=denoising and regression, not {name}: take ddp.")
+    schedule.check_devices(ranks)
+    return ranks, sharded and ranks > 1

@@ -114,6 +114,10 @@ def _check(cfg: DictConfig) -> None:
     if idle and not _distils(cfg):
         word = ", ".join(cfg.then) if idle[0] == "then" else cfg[idle[0]]
         raise UserError(f"{idle[0]}={word} with a method that trains a teacher: leave one of them out.")
+    if isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
+        config = plain(cfg)
+        for stage in (config["teaching"], config["method"], *config["then"].values()):
+            settings(stage)[1].check_devices(cfg.trainer.devices)
     if cfg.init and cfg.student:
         raise UserError("init= brings a network of its own: leave student= out.")
 

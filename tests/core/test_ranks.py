@@ -25,6 +25,7 @@ from scigen.core.train import Schedule, train
 from scigen.errors import UserError
 
 one = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)
+spread = functools.partial(lightning.Trainer, accelerator="cpu", devices=2, strategy="fsdp")
 two = functools.partial(lightning.Trainer, accelerator="cpu", devices=2, strategy="ddp")
 
 
@@ -193,7 +194,7 @@ def test_what_goes_wrong_in_one_process_is_said_once(tmp_path):
     names = ", ".join(f"day {i}" for i in stream.indices(0)[2:])
     with pytest.raises(UserError, match=f"nan at step 0 on a batch of {names}\\."):
         train(BrokenHalf(unet(), LogUniform(0.1, 10)), stream, schedule, two, tmp_path / "nan")
-    with pytest.raises(RuntimeError, match="Process 2 of 2 failed(.|\n)*ZeroDivisionError: a defect"):
+    with pytest.raises(RuntimeError, match=r"Process 2 of 2 failed(.|\n)*ZeroDivisionError: a defect"):
         train(Defect(unet(), LogUniform(0.1, 10)), stream, schedule, two, tmp_path / "defect")
 
 
@@ -203,7 +204,38 @@ def test_batches_that_devices_cannot_share_are_refused(tmp_path):
             train(denoising(), Fixed(20, 4, 4), schedule, two, tmp_path)
 
 
-@pytest.mark.parametrize("words", [{"strategy": "ddp_spawn", "num_nodes": 2}, {"strategy": "fsdp"}])
+class Foreign(Denoising):
+    by_row = False
+
+
+def test_methods_whose_model_cannot_be_spread_are_refused(tmp_path):
+    with pytest.raises(UserError, match="fsdp trains method=denoising"):
+        method = Foreign(unet(), LogUniform(0.1, 10))
+        train(method, Fixed(20, 4, 4), Schedule(steps=4, batch=4, lr=1e-2), spread, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [denoising, regression])
+def test_a_model_spread_over_two_processes_trains_as_a_whole_one_and_goes_on_on_one(tmp_path, make):
+    """Also from a checkpoint, which is whole: half of the training is done by two processes, half by one, or by two."""
+    schedule = Schedule(steps=20, batch=8, lr=1e-2, warmup=5)
+    a = train(make(), Fixed(20, 8, 20), schedule, one, tmp_path / "one")
+
+    def die(done, loss):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    for name, after in (("spread", spread), ("single", one)):
+        with pytest.raises(KeyboardInterrupt):
+            train(make(), Fixed(20, 8, 20), schedule, spread, tmp_path / name, checkpoint_every=5, report=die)
+        seen = []
+        report = functools.partial(lambda seen, done, loss: seen.append(done), seen)
+        b = train(make(), Fixed(20, 8, 20), schedule, after, tmp_path / name, checkpoint_every=5, report=report)
+        assert seen[0] in (6, 11) and seen[-1] == 20
+        torch.testing.assert_close(weights(a), weights(b), rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("words", [{"strategy": "ddp_spawn", "num_nodes": 2}, {"strategy": "deepspeed"}])
 def test_other_machines_and_strategies_are_refused(tmp_path, words):
     other = functools.partial(two, **words)
     with pytest.raises(UserError, match=r"one machine|takes ddp"):
