@@ -20,6 +20,7 @@ class SampleStream(IterableDataset):
 
     Attributes:
         start: number of the first micro-batch that iterating gives; set it to resume.
+        share: (rank, ranks): which part of every micro-batch is given, where several processes share it.
     """
 
     def __init__(self, count: int, batch: int, total: int, seed: int = 0) -> None:
@@ -40,6 +41,7 @@ class SampleStream(IterableDataset):
             raise UserError(f"seed={seed} must be at least 0.")
         self._orders: dict[int, np.ndarray] = {}
         self.count, self.batch, self.total, self.seed, self.start = count, batch, total, seed, 0
+        self.share = (0, 1)
 
     def __len__(self) -> int:
         """Number of micro-batches from the first, whatever `start` is."""
@@ -49,9 +51,18 @@ class SampleStream(IterableDataset):
         """The permutation of an epoch."""
         return np.random.default_rng([self.seed, epoch]).permutation(self.count)
 
+    def places(self, number: int) -> np.ndarray:
+        """Positions in the run, all epochs counted, of this process's rows of a micro-batch."""
+        rank, ranks = self.share
+        rows = self.batch // ranks
+        return number * self.batch + rank * rows + np.arange(rows)
+
     def indices(self, number: int) -> np.ndarray:
         """Positions of the samples of a micro-batch; batches run on across the ends of epochs."""
-        places = np.arange(number * self.batch, (number + 1) * self.batch)
+        return self.at(self.places(number))
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """The samples at positions in the run."""
         epochs = places // self.count
         orders = {int(e): self._cached(int(e)) for e in np.unique(epochs)}
         return np.array([orders[int(e)][p % self.count] for e, p in zip(epochs, places, strict=True)])
@@ -71,6 +82,9 @@ class SampleStream(IterableDataset):
     def __iter__(self) -> Iterator[Batch]:
         """Micro-batches from `start` on."""
         return (self.get(self.indices(i)) for i in range(self.start, self.total))
+
+    def close(self) -> None:
+        """Let go of what was begun for batches to come."""
 
     def loader(self) -> DataLoader:
         """A loader that passes the batches through."""

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from scigen.core.draws import strata
 from scigen.errors import UserError
 
 
@@ -36,9 +37,8 @@ class NoiseLaw(ABC):
         """σ at probability u ∈ [0, 1] (inverse of the distribution function); same shape as u."""
 
     def draw(self, n: int, *, device: torch.device | str = "cpu") -> Tensor:
-        """Draw n noise levels, stratified, from the global generator: (n,)."""
-        u = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
-        return self.quantile(u.clamp(0.0, 1.0))
+        """Draw n noise levels, stratified (`draws`): (n,)."""
+        return self.quantile(strata(n, device).clamp(0.0, 1.0))
 
 
 class LogUniform(NoiseLaw):

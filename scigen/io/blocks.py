@@ -6,14 +6,37 @@ from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
+from dask.utils import parse_bytes
 
 from scigen.errors import UserError
 
 BLOCK_BYTES = 2**25
-"""Size that a block of one variable aims at, in memory."""
+"""Size that a block of one variable aims at, in memory, where the variable has more than 4096 of them."""
+
+FINEST = 4
+"""Parts of such a block that blocks of smaller variables are, at least: more of them can be held at a time."""
 
 LARGEST_CHUNK = 2**30
 """Chunks of a file up to this size are read whole; larger ones in parts, at the price of decompressing again."""
+
+
+def bytes_of(size: str | int, key: str) -> int:
+    """A size in words, such as 2GB or 500 MiB, as a number of bytes.
+
+    Args:
+        size: words, or the number itself.
+        key: what it is the value of, for messages.
+
+    Raises:
+        UserError: if it is no size.
+    """
+    try:
+        number = int(parse_bytes(size))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{key}={size}: expected a size such as 2GB or 500MB.") from error
+    if number < 0:
+        raise UserError(f"{key}={size} must be at least 0.")
+    return number
 
 
 def leading_dim(ds: xr.Dataset) -> str | None:
@@ -27,7 +50,7 @@ def leading_dim(ds: xr.Dataset) -> str | None:
 def block_length(array: xr.DataArray, dim: str) -> int:
     """Steps along `dim` of a block of about BLOCK_BYTES, whole chunks of the file where these are not huge."""
     step = max(array.nbytes // max(array.sizes[dim], 1), 1)
-    length = max(BLOCK_BYTES // step, 1)
+    length = max(min(BLOCK_BYTES, max(BLOCK_BYTES // FINEST, array.nbytes // 4096)) // step, 1)
     chunks = array.chunksizes.get(dim)
     native = int(chunks[0]) if chunks else int(array.encoding.get("preferred_chunks", {}).get(dim, 1))
     if native * step <= LARGEST_CHUNK:

@@ -18,6 +18,7 @@ from scigen.core.domain import Data, Domain, Split
 from scigen.core.mean import ConditionalMean
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint
+from scigen.io.blocks import bytes_of
 from scigen.io.coordinates import check_finite, check_times
 from scigen.metrics.ensemble import gaussian_crps
 from scigen.plots.table import Table
@@ -54,13 +55,15 @@ class Weather(Domain):
         gap: str | int = "1D",
         missing: str = "refuse",
         synth: Mapping[str, int] | None = None,
+        in_memory: str | int = "2GB",
     ) -> None:
         """Set where the data are and what of them is used: the keys of `data` in configs/domain/weather.yaml."""
         self.path, self.coarse, self.static = path, coarse, static
-        self.variables = tuple(VARIABLES) if variables is None else variables
+        self.variables = GAUSSIAN if variables is None else variables
         self.factor, self.split, self.gap, self.settings = factor, tuple(split), gap, dict(synth or {})
         self.inputs, self.transforms, self.features = inputs, dict(transforms or {}), tuple(features)
         self.missing, self.regrid = missing, regrid
+        self.in_memory = bytes_of(in_memory, "data.in_memory")
 
     def synth(self, path: Path) -> Path:
         """Make the synthetic climate at `path` (zarr) unless it is there."""
@@ -95,7 +98,9 @@ class Weather(Domain):
         if self.coarse is not None:
             check_finite(pair.coarse)
         parts = split_times(pair.fine.indexes[time], self.split, self.gap)
-        splits = {k: Split(*(ds.isel({time: s}).load() for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
+        splits = {k: Split(*(ds.isel({time: s}) for ds in (pair.fine, pair.coarse))) for k, s in parts.items()}
+        if pair.fine.nbytes + pair.coarse.nbytes <= self.in_memory:
+            splits = {k: Split(s.truth.load(), s.inputs.load()) for k, s in splits.items()}
         if codec is None:
             codec = make_codec(
                 pair, splits["train"], conserve=self.coarse is None, transforms=self.transforms,

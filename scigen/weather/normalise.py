@@ -1,16 +1,15 @@
 """A codec for a pair of archives, with the statistics of its training split, in one pass over it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from scigen.core.domain import Split
 from scigen.core.mean import ConditionalMean
 from scigen.errors import UserError
 from scigen.weather.data import Grid, Pair
+from scigen.weather.moments import Moments, blocks
 from scigen.weather.physics import TOLD, DownscalingCodec, Statistics
 from scigen.weather.transforms import Spec, transform
 
@@ -19,27 +18,6 @@ KEPT = ("units", "standard_name", "long_name", "original_name")
 
 CHUNK = 256
 """Times a block of the pass."""
-
-
-class Moments:
-    """Running mean and standard deviation of every channel of tensors (B, C, *S)."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.square, self.largest = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
-
-    def add(self, x: Tensor) -> None:
-        """Take a block in."""
-        axes = [d for d in range(x.ndim) if d != 1]
-        x = x.double()
-        self.total = self.total + x.sum(axes)
-        self.square = self.square + x.square().sum(axes)
-        self.largest = torch.maximum(self.largest, x.abs().amax(axes))
-        self.count += x[:, 0].numel()
-
-    def both(self) -> np.ndarray:
-        """Mean and standard deviation, (2, C), float64."""
-        mean = self.total / self.count
-        return torch.stack([mean, (self.square / self.count - mean**2).clamp_min(0).sqrt()]).numpy()
 
 
 def make_codec(
@@ -69,21 +47,20 @@ def make_codec(
         regrid=regrid,
         transforms={n: transform(t) for n, t in (transforms or {}).items()},
     )  # fmt: skip
-    coarse, residual = Moments(), Moments()
-    for index in blocks(len(raw.samples(train.inputs))):
-        coarse.add(raw.bent(train.inputs, index))
-        residual.add(raw.encode(train.truth, train.inputs, index))
-    both = coarse.both()
+    coarse, residual, everything = Moments(len(inputs)), Moments(len(variables)), slice(None)
+    for truth, seen in blocks(train.truth, train.inputs, raw.layout(train.inputs).dims[0], CHUNK):
+        coarse.add(raw.bent(seen, everything).numpy())
+        residual.add(raw.encode(truth, seen, everything).numpy())
+    both = coarse.both
     both[1][both[1] == 0] = 1.0
-    std = residual.both()[1]
     digits = np.finfo(np.float32).eps * np.array(
         [float(coarse.largest[list(inputs).index(n)]) if n in inputs else 0.0 for n in variables]
     )  # of what archives hold
-    if (std <= digits).any():
-        name = list(variables)[int(np.argmin(std - digits))]
+    if (residual.std <= digits).any():
+        name = list(variables)[int(np.argmin(residual.std - digits))]
         raise UserError(f"{name} does not differ from its interpolated block means: there is nothing to learn.")
     fixed = np.array([[v.mean(), v.std() or 1.0] for v in static.values()]).reshape(-1, 2).T
-    return raw.like(statistics=Statistics(both, residual.both(), fixed))
+    return raw.like(statistics=Statistics(both, residual.both, fixed))
 
 
 def residual_codec(
@@ -104,18 +81,12 @@ def residual_codec(
     columns = {f"{TOLD}{n}": ((time, "fine_y", "fine_x"), told[:, c]) for c, n in enumerate(codec.variables)}
     inputs = train.inputs.assign(columns)
     raw = codec.like(mean=mean, statistics=replace(codec.statistics, mean=codec.statistics.residual, residual=None))
-    left = Moments()
-    for index in blocks(len(raw.samples(inputs))):
-        left.add(raw.encode(train.truth, inputs, index))
-    both = left.both()
-    if (both[1] == 0).any():
-        raise UserError(f"{list(codec.variables)[int(both[1].argmin())]}: the mean leaves nothing to generate.")
-    return raw.like(statistics=replace(raw.statistics, residual=both)), Split(train.truth, inputs)
-
-
-def blocks(count: int) -> Iterator[slice]:
-    """Blocks of samples of a pass."""
-    return (slice(lo, min(lo + CHUNK, count)) for lo in range(0, count, CHUNK))
+    left = Moments(len(codec.variables))
+    for truth, seen in blocks(train.truth, inputs, time, CHUNK):
+        left.add(raw.encode(truth, seen, slice(None)).numpy())
+    if (left.std == 0).any():
+        raise UserError(f"{list(codec.variables)[int(left.std.argmin())]}: the mean leaves nothing to generate.")
+    return raw.like(statistics=replace(raw.statistics, residual=left.both)), Split(train.truth, inputs)
 
 
 def _kept(attrs: Mapping[object, object]) -> dict[str, str]:

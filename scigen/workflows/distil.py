@@ -14,12 +14,13 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from scigen.core.bundle import Bundle, load
-from scigen.core.datamodule import ArchiveStream, SampleStream
+from scigen.core.datamodule import SampleStream
 from scigen.core.denoise import FlowMap
 from scigen.core.domain import Data
 from scigen.core.methods.base import Distiller
 from scigen.core.networks.widen import widen
 from scigen.core.sampling import Sampling
+from scigen.core.streaming import archive_stream
 from scigen.core.train import Schedule
 from scigen.errors import UserError
 from scigen.workflows.device import pick
@@ -152,7 +153,7 @@ def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
 
 
 def _archive(cfg: DictConfig, data: Data, schedule: Schedule) -> SampleStream:
-    return ArchiveStream(data.codec, data.train.truth, data.train.inputs, *_batches(schedule), cfg.seed)
+    return archive_stream(data.codec, data.train.truth, data.train.inputs, *_batches(schedule), cfg.seed)
 
 
 def _batches(schedule: Schedule) -> tuple[int, int]:

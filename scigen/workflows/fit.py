@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from scigen.core.bundle import Bundle, load
-from scigen.core.datamodule import ArchiveStream
 from scigen.core.domain import Data, Domain
 from scigen.core.methods.base import Distiller
 from scigen.core.noise import sigma_range
 from scigen.core.sampling import Sampling
+from scigen.core.streaming import archive_stream
 from scigen.errors import UserError
 from scigen.workflows.device import pick
-from scigen.workflows.distil import check, distil
+from scigen.workflows.distil import check, distil, stem
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
 from scigen.workflows.mean import with_mean
@@ -37,6 +37,14 @@ def run(cfg: DictConfig) -> Path:
     _check(cfg)
     domain: Domain = instantiate(cfg.domain, **cfg.data)
     teacher = load(cfg.teacher) if cfg.teacher else None
+    start = load(cfg.init) if cfg.init and not _distils(cfg) else None
+    if start and (start.role != "teacher" or start.two_times):
+        raise UserError(
+            f"init={cfg.init} is a {start.role}; method={stem(cfg.method)} goes on training a teacher. A student is"
+            " trained on by a method that makes students, such as method=crps."
+        )
+    if start and start.domain != domain.name:
+        raise UserError(f"init={cfg.init} is a bundle of domain={start.domain}, not of domain={domain.name}.")
     if teacher and (teacher.role != "teacher" or teacher.two_times):
         raise UserError(
             f"teacher={cfg.teacher} is a {teacher.role}, whose output is a sample and no mean E[x₀ | x_σ]: give the"
@@ -44,7 +52,8 @@ def run(cfg: DictConfig) -> Path:
         )
     if teacher and teacher.domain != domain.name:
         raise UserError(f"teacher={cfg.teacher} is a bundle of domain={teacher.domain}, not of domain={domain.name}.")
-    data = domain.open(Path("runs") / "data", teacher.codec if teacher else None)
+    given = teacher or start
+    data = domain.open(Path("runs") / "data", given.codec if given else None)
     log.info("data: %s", data.source)
     config = plain(cfg)
     made_of = (
@@ -52,6 +61,8 @@ def run(cfg: DictConfig) -> Path:
         if teacher
         else {k: config[k] for k in ("network", "teaching", "validation", "mean")}
     )
+    if start:
+        made_of = {"init": start.fingerprint()} | {k: config[k] for k in ("method", "validation")}
     identity = {k: config[k] for k in ("data", "noise", "seed")} | made_of
     identity |= {"domain": domain.name, "fingerprint": data.fingerprint, "precision": cfg.trainer.precision}
     folder = claim(Path(cfg.run or f"runs/{domain.name}-{digest(identity)}"), identity)
@@ -59,23 +70,26 @@ def run(cfg: DictConfig) -> Path:
     with alone(folder):
         if cfg.mean:
             data = with_mean(cfg, domain, data, folder)
-        _fill_noise(cfg, data, teacher)
-        report = _stages(cfg, domain, data, teacher, folder)
+        _fill_noise(cfg, data, given)
+        report = _stages(cfg, domain, data, teacher, start, folder)
     log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
     return report
 
 
-def _stages(cfg: DictConfig, domain: Domain, data: Data, teacher: Bundle | None, folder: Path) -> Path:
+def _stages(
+    cfg: DictConfig, domain: Domain, data: Data, teacher: Bundle | None, start: Bundle | None, folder: Path
+) -> Path:
     """Teacher, student, report in a run folder; stages that are finished are not done again."""
     sampling, path = instantiate(cfg.sampler), folder / "teacher.safetensors"
     if teacher is None and path.exists():
         log.info("teacher: finished before, %s", path)
         teacher = load(path)
-    blank = _network(cfg, domain, data, sampling) if teacher is None else replace(teacher, sampling=sampling)
+    found = teacher or start
+    blank = replace(found, sampling=sampling) if found else _network(cfg, domain, data, sampling)
     if _distils(cfg):
         check(cfg, data, blank)
     blank.to(pick(cfg.trainer.accelerator))
-    teacher = blank if teacher else _teach(cfg, data, blank, path)
+    teacher = blank if teacher else _teach(cfg, data, blank, path, start)
     if not _distils(cfg):
         Console().print(f"Teacher: {path}", soft_wrap=True)
         return path
@@ -101,12 +115,16 @@ def _check(cfg: DictConfig) -> None:
     for name, method in cfg.then.items():
         if not issubclass(get_class(method._target_), Distiller):
             raise UserError(f"then.{name} trains a teacher: only methods that distil one can follow another.")
-    idle = [k for k in ("teacher", "init", "student", "then") if cfg[k]]
+    idle = [k for k in ("teacher", "student", "then") if cfg[k]]
     if idle and not _distils(cfg):
         word = ", ".join(cfg.then) if idle[0] == "then" else cfg[idle[0]]
         raise UserError(f"{idle[0]}={word} with a method that trains a teacher: leave one of them out.")
-    if cfg.mean and cfg.teacher:
-        raise UserError(f"teacher={cfg.teacher} brings its own mean, if it has one: leave mean= out.")
+    if cfg.mean and (cfg.teacher or (cfg.init and not _distils(cfg))):
+        raise UserError(f"{cfg.teacher or cfg.init} brings its own mean, if it has one: leave mean= out.")
+    if isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
+        config = plain(cfg)
+        for stage in (config["teaching"], config["method"], *config["then"].values()):
+            settings(stage)[1].check_devices(cfg.trainer.devices)
     if cfg.init and cfg.student:
         raise UserError("init= brings a network of its own: leave student= out.")
 
@@ -149,19 +167,20 @@ def _network(cfg: DictConfig, domain: Domain, data: Data, sampling: Sampling) ->
     return Bundle(network, name, args, 1.0, data.codec, sampling, domain.name, "teacher")
 
 
-def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path) -> Bundle:
-    """Train the teacher and write it."""
+def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path, start: Bundle | None = None) -> Bundle:
+    """Train the teacher, or go on training the one that it starts from, as `method` says, and write it."""
+    before = start.fingerprint() if start else None
     began = time.monotonic()
     codec = data.codec
-    arguments, schedule = settings(plain(cfg)["teaching"])
+    arguments, schedule = settings(plain(cfg)["method" if start else "teaching"])
     learner = copy.deepcopy(bundle.denoiser).requires_grad_(True)
     method = instantiate(arguments, student=learner, noise=instantiate(cfg.noise))
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
-    stream = ArchiveStream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
+    stream = archive_stream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
     few = {k: max(-(-n // 2), min(n, 2)) for k, n in cfg.validation.items()}  # a teacher's samples are dear
     chooser = judge_of(bundle, data.validation, **few, steps=(None,), seed=cfg.seed, batch=cfg.batch)
     trained = run_stage(cfg, "teacher", method, stream, schedule, path.parent / "teacher", chooser)
     adopt(bundle, trained)
-    bundle.provenance = provenance(cfg, data, time.monotonic() - began)
+    bundle.provenance = provenance(cfg, data, time.monotonic() - began) | ({"init": before} if before else {})
     bundle.save(path)
     return bundle

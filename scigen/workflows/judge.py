@@ -49,7 +49,7 @@ def judge(
     total = len(codec.samples(data.test.inputs))
     index = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
     first = codec.layout(data.test.inputs).dims[0]
-    split = Split(data.test.truth.isel({first: index}), data.test.inputs.isel({first: index}))
+    split = Split(data.test.truth.isel({first: index}).load(), data.test.inputs.isel({first: index}).load())
     ensembles: dict[str, xr.Dataset] = {}
     exact = domain.exact(codec, split, members, seed)
     if exact is not None:

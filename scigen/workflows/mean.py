@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from scigen.core.codec import Codec
-from scigen.core.datamodule import ArchiveStream
 from scigen.core.domain import Data, Domain, Split
 from scigen.core.mean import ConditionalMean
 from scigen.core.methods.mean import MeanRegression, folds
+from scigen.core.streaming import archive_stream
 from scigen.core.train import Schedule
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
@@ -82,7 +82,7 @@ def _network(
         blank.network.load_state_dict(load_file(path))
         return blank
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
-    stream = ArchiveStream(codec, split.truth, split.inputs, micro, total, cfg.seed)
+    stream = archive_stream(codec, split.truth, split.inputs, micro, total, cfg.seed)
     judge = _judge(codec, data.validation, int(cfg.batch))
     trained = run(cfg, title, MeanRegression(copy.deepcopy(blank)), stream, schedule, folder, judge)
     blank.load_state_dict(trained.state_dict())

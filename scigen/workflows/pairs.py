@@ -87,6 +87,11 @@ class Pairs:
         samples = self.samples()
         return np.arange(self.pairs) - np.searchsorted(samples, samples)
 
+    def used(self) -> tuple[xr.Dataset, np.ndarray]:
+        """Inputs of the samples that have pairs, in memory, and the position of every pair among them."""
+        found, places = np.unique(self.samples(), return_inverse=True)
+        return self.inputs.isel({self.teacher.codec.layout(self.inputs).dims[0]: found}).load(), places
+
     def identity(self) -> dict[str, Any]:
         """All that the states are a function of."""
         codec, hashed = self.teacher.codec, hashlib.sha256()
@@ -119,14 +124,14 @@ class Pairs:
 
     def maker(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function from positions of pairs to their states (n, K, C, *S), computed on `batch` rows, padded."""
-        samples, members, grid = self.samples(), self.members(), self.grid()
-        codec, keys = self.teacher.codec, self.teacher.codec.samples(self.inputs)
+        (inputs, samples), members, grid = self.used(), self.members(), self.grid()
+        codec, keys = self.teacher.codec, self.teacher.codec.samples(inputs)
         device = next(self.teacher.network.parameters()).device
 
         def make(rows: np.ndarray) -> np.ndarray:
             padded = np.concatenate([rows, np.full(self.batch - len(rows), rows[-1])])
             where = samples[padded]
-            condition = {k: v.to(device) for k, v in codec.condition(self.inputs, where).items()}
+            condition = {k: v.to(device) for k, v in codec.condition(inputs, where).items()}
             x = grid[0] * pair_noise(codec, [keys[i] for i in where], members[padded], self.seed).to(device)
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
                 end, states = trace(
@@ -178,7 +183,8 @@ def pair_stream(
     else:
         log.info("pairs: made before, %s", archive.store)
     states: Rows = archive.array[:] if archive.size < IN_MEMORY else archive.array
-    return PairStream(teacher.codec, inputs, states, plan.samples(), plan.members(), micro, total, seed)
+    few, samples = plan.used()
+    return PairStream(teacher.codec, few, states, samples, plan.members(), micro, total, seed)
 
 
 def _fill(plan: Pairs, archive: PieceArchive, run: Path, workers: int) -> None:

@@ -4,13 +4,14 @@ import copy
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -124,20 +125,39 @@ def judge_of(
     index = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
     batch = min(batch, len(index) * members)
     first = codec.layout(split.inputs).dims[0]
-    inputs = split.inputs.isel({first: index})
-    truth = codec.decode(codec.encode(split.truth, split.inputs, index), codec.condition(split.inputs, index)).numpy()
-
+    inputs, fields = split.inputs.isel({first: index}).load(), split.truth.isel({first: index}).load()
+    everything = slice(None)
+    truth = codec.decode(codec.encode(fields, inputs, everything), codec.condition(inputs, everything)).numpy()
     probe = replace(bundle, network=copy.deepcopy(bundle.network))
+    return EnsembleJudge(probe, inputs, truth, members, steps, seed, batch)
 
-    def judge(denoiser: nn.Module) -> dict[str, float]:
-        adopt(probe, denoiser)
+
+@dataclass(frozen=True)
+class EnsembleJudge:
+    """Samples with a denoiser's weights and finds the ensemble's faults; made by `judge_of`, whose words these are.
+
+    Attributes:
+        probe: bundle that takes the weights, on the device to sample on.
+        inputs: prepared, in memory.
+        truth: (samples, C, *S), in physical units.
+    """
+
+    probe: Bundle
+    inputs: xr.Dataset
+    truth: np.ndarray
+    members: int
+    steps: tuple[int | None, ...]
+    seed: int
+    batch: int
+
+    def __call__(self, denoiser: nn.Module) -> dict[str, float]:
+        """The faults, averaged over the numbers of steps."""
+        adopt(self.probe, denoiser)
         found = []
-        for n in steps:
-            blocks = probe.blocks(inputs, members, seed=seed, steps=n, batch=batch)
-            found.append(faults(np.concatenate([b for _, b in blocks]), truth))
+        for n in self.steps:
+            blocks = self.probe.blocks(self.inputs, self.members, seed=self.seed, steps=n, batch=self.batch)
+            found.append(faults(np.concatenate([b for _, b in blocks]), self.truth))
         return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
-
-    return judge
 
 
 def provenance(cfg: DictConfig, data: Data, seconds: float) -> dict[str, Any]:

@@ -58,10 +58,14 @@ class Method(nn.Module, ABC):
     Attributes:
         student: what is kept: a denoiser (B, C, *S), sigma (B,), condition → (B, C, *S).
         pairs: number of cached teacher pairs (noise, end point) that it trains on; 0 for data.
+        by_row: whether the loss is a mean over rows, each with random numbers of its own that come from `core.draws`.
+            It is then the same on one device, on many, and in micro-batches, dropout aside; otherwise each process and
+            micro-batch draws numbers of its own, with the same law.
     """
 
     student: DenoiserModule
     pairs: int = 0
+    by_row: bool = False
 
     def prepare(self, batch: Batch) -> None:
         """Called once, before the optimisers are made, with a first batch: builds what needs to know its shape."""
@@ -79,7 +83,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
-        """Scalars to log; the one called "loss" is minimised. Random numbers come from the global generator."""
+        """Scalars to log; "loss" is minimised. Random numbers come from the global generator, or from `core.draws`."""
 
 
 class Distiller(Method, ABC):

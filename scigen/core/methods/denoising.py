@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, loss_weight
+from scigen.core.draws import normal_like
 from scigen.core.methods.base import Batch, Method
 from scigen.core.noise import NoiseLaw
 
@@ -36,6 +37,8 @@ def denoising_loss(
 class Denoising(Method):
     """Trains a denoiser on data, with σ from a law that covers the sampler's whole range."""
 
+    by_row = True
+
     def __init__(self, student: DenoiserModule, noise: NoiseLaw, teacher: nn.Module | None = None) -> None:
         """Set what is trained, the law of σ, and the teacher whose scores are fitted (None: the data's)."""
         super().__init__()
@@ -52,7 +55,7 @@ class Denoising(Method):
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """Mean denoising loss."""
         sigma = self.noise.draw(len(batch.x), device=batch.x.device)
-        noise = torch.randn_like(batch.x)
+        noise = normal_like(batch.x)
         sigma_data = self.student.sigma_data
         each = denoising_loss(self.student, batch.x, noise, sigma, batch.condition, sigma_data, self.teacher)
         return {"loss": each.mean()}

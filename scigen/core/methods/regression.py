@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, loss_weight
+from scigen.core.draws import strata
 from scigen.core.methods.base import Batch, Distiller
 from scigen.errors import UserError
 
@@ -39,6 +40,8 @@ def level_weights(sigmas: Tensor, sigma_data: float) -> Tensor:
 
 class Regression(Distiller):
     """The student meets the teacher's ODE end point from every one of its levels, on cached pairs."""
+
+    by_row = True
 
     def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float], pairs: int = 1024) -> None:
         """Set student and teacher.
@@ -76,8 +79,7 @@ class Regression(Distiller):
         i = torch.zeros(n, dtype=torch.long, device=device)
         x = self.sigmas[0] * batch.noise
         if batch.path is not None and inner:
-            u = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
-            i = (u * count).long().clamp_max(count - 1)
+            i = (strata(n, device) * count).long().clamp_max(count - 1)
             x = torch.cat([x[:, None], batch.path], 1)[torch.arange(n, device=device), i]
         weight = level_weights(levels, self.student.sigma_data).to(batch.x)
         each = regression_loss(self.student, x, batch.x, levels[i], batch.condition, weight[i])
