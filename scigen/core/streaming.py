@@ -32,7 +32,7 @@ WINDOW = (4, 16)
 """Blocks of a window, at least and at most."""
 BLOCKS_AHEAD = 1
 """Blocks that are read before they are needed."""
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 1
 """Batches that are made before they are asked for."""
 
 Block = list[dict[Hashable, np.ndarray]]
