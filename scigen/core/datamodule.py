@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from scigen.core import addressed
 from scigen.core.codec import Codec
+from scigen.core.crops import Crops
 from scigen.core.methods.base import Batch
 from scigen.errors import UserError
 
@@ -20,6 +21,7 @@ class SampleStream(IterableDataset):
 
     Attributes:
         start: number of the first micro-batch that iterating gives; set it to resume.
+        crops: cuts fields of data; None for whole ones.
         share: (rank, ranks): which part of every micro-batch is given, where several processes share it.
     """
 
@@ -42,6 +44,7 @@ class SampleStream(IterableDataset):
         self._orders: dict[int, np.ndarray] = {}
         self.count, self.batch, self.total, self.seed, self.start = count, batch, total, seed, 0
         self.share = (0, 1)
+        self.crops: Crops | None = None
 
     def __len__(self) -> int:
         """Number of micro-batches from the first, whatever `start` is."""
@@ -104,8 +107,11 @@ class ArchiveStream(SampleStream):
 
     def get(self, indices: np.ndarray) -> Batch:
         """x and condition at these positions."""
+        samples = tuple(self.keys[i] for i in indices)
+        if self.crops is not None:
+            return self.crops.batch(self.truth, self.inputs, indices, indices, samples)
         x, condition = self.codec.encode(self.truth, self.inputs, indices), self.codec.condition(self.inputs, indices)
-        return Batch(x, condition, samples=tuple(self.keys[i] for i in indices))
+        return Batch(x, condition, samples=samples)
 
 
 class Rows(Protocol):

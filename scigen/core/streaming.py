@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from scigen.core.codec import Codec
+from scigen.core.crops import Crops
 from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.methods.base import Batch
 from scigen.io.blocks import reading
@@ -40,7 +41,13 @@ Block = list[dict[Hashable, np.ndarray]]
 
 
 def archive_stream(
-    codec: Codec, truth: xr.Dataset, inputs: xr.Dataset, batch: int, total: int, seed: int = 0
+    codec: Codec,
+    truth: xr.Dataset,
+    inputs: xr.Dataset,
+    batch: int,
+    total: int,
+    seed: int = 0,
+    crop: int | Sequence[int] | None = None,
 ) -> SampleStream:
     """Batches of data, from memory or, where an archive is lazy, from disk.
 
@@ -50,10 +57,16 @@ def archive_stream(
         inputs: prepared inputs, the same samples.
         batch: samples per micro-batch.
         total: number of micro-batches.
-        seed: of the order.
+        seed: of order and crops.
+        crop: cells of random crops along each space axis, or along all; None for whole fields.
+
+    Raises:
+        UserError: for crops that do not fit.
     """
     lazy = any(v.chunks for ds in (truth, inputs) for v in ds.data_vars.values())
-    return (BlockStream if lazy else ArchiveStream)(codec, truth, inputs, batch, total, seed)
+    stream = (BlockStream if lazy else ArchiveStream)(codec, truth, inputs, batch, total, seed)
+    stream.crops = None if crop is None else Crops(codec, crop, seed)
+    return stream
 
 
 @dataclass(frozen=True)
@@ -203,8 +216,11 @@ class BlockStream(SampleStream):
             parts.append(part[list(whole)])
         truth, inputs = parts
         everything = slice(None)
+        samples = tuple(self.keys[i] for i in indices)
+        if self.crops is not None:
+            return self.crops.batch(truth, inputs, everything, indices, samples)
         x, condition = self.codec.encode(truth, inputs, everything), self.codec.condition(inputs, everything)
-        return Batch(x, condition, samples=tuple(self.keys[i] for i in indices))
+        return Batch(x, condition, samples=samples)
 
 
 class Ahead:

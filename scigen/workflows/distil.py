@@ -74,7 +74,7 @@ def distil(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> tuple[Bu
     folders = []
     for method in _chain(config):
         wanted: dict[str, Any] = {"method": method, "teacher": teacher.fingerprint(), "data": data.fingerprint}
-        wanted |= {k: config[k] for k in ("sampler", "seed", "validation")}
+        wanted |= {k: config[k] for k in ("sampler", "seed", "validation", "crop")}
         if student is not teacher:
             wanted["init"] = student.fingerprint()
         folder = claim(home / f"{stem(method)}-{digest(wanted)}", wanted)
@@ -128,7 +128,7 @@ def _smaller(own: dict[str, Any], teacher: Bundle) -> Bundle:
 def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
     """A smaller network, fitted to the teacher's scores: the finished one, or fitted now."""
     config = plain(cfg)
-    wanted = {k: config[k] for k in ("student", "teaching", "seed", "noise")}
+    wanted = {k: config[k] for k in ("student", "teaching", "seed", "noise", "crop")}
     wanted |= {"teacher": teacher.fingerprint(), "data": data.fingerprint}
     folder = claim(home / f"small-{digest(wanted)}", wanted)
     path = folder / "start.safetensors"
@@ -153,7 +153,9 @@ def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
 
 
 def _archive(cfg: DictConfig, data: Data, schedule: Schedule) -> SampleStream:
-    return archive_stream(data.codec, data.train.truth, data.train.inputs, *_batches(schedule), cfg.seed)
+    return archive_stream(
+        data.codec, data.train.truth, data.train.inputs, *_batches(schedule), cfg.seed, plain(cfg)["crop"]
+    )
 
 
 def _batches(schedule: Schedule) -> tuple[int, int]:

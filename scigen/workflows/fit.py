@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from scigen.core.bundle import Bundle, load
+from scigen.core.crops import Crops
 from scigen.core.domain import Data, Domain
 from scigen.core.methods.base import Distiller
 from scigen.core.noise import sigma_range
@@ -59,10 +60,10 @@ def run(cfg: DictConfig) -> Path:
     made_of = (
         {"teacher": teacher.fingerprint()}
         if teacher
-        else {k: config[k] for k in ("network", "teaching", "validation", "mean")}
+        else {k: config[k] for k in ("network", "teaching", "validation", "mean", "crop")}
     )
     if start:
-        made_of = {"init": start.fingerprint()} | {k: config[k] for k in ("method", "validation")}
+        made_of = {"init": start.fingerprint()} | {k: config[k] for k in ("method", "validation", "crop")}
     identity = {k: config[k] for k in ("data", "noise", "seed")} | made_of
     identity |= {"domain": domain.name, "fingerprint": data.fingerprint, "precision": cfg.trainer.precision}
     folder = claim(Path(cfg.run or f"runs/{domain.name}-{digest(identity)}"), identity)
@@ -86,6 +87,7 @@ def _stages(
         teacher = load(path)
     found = teacher or start
     blank = replace(found, sampling=sampling) if found else _network(cfg, domain, data, sampling)
+    _check_crop(cfg, blank)
     if _distils(cfg):
         check(cfg, data, blank)
     blank.to(pick(cfg.trainer.accelerator))
@@ -103,6 +105,22 @@ def _stages(
     )  # fmt: skip
     Console().print(f"Student: {stage / 'student.safetensors'}\nReport:  {report}", soft_wrap=True)
     return report
+
+
+def _check_crop(cfg: DictConfig, bundle: Bundle) -> None:
+    """Refuse crops that the field or the network has no use for, before anything is trained."""
+    if cfg.crop is None:
+        return
+    crops = Crops(bundle.codec, plain(cfg)["crop"])
+    fixed = getattr(bundle.network, "fixed_size", None)
+    if fixed is not None and tuple(fixed) != crops.size:
+        name = bundle.network_class.rsplit(".", 1)[-1]
+        raise UserError(
+            f"crop={cfg.crop}: {name} knows the places of fields of {tuple(fixed)} cells and takes no others, so it is"
+            " neither trained on crops nor sampled beyond them: use network=unet."
+        )
+    if any(m.get("pairs") for m in (cfg.method, *cfg.then.values())):
+        log.info("crop=%s: the teacher's pairs are of whole fields; crops are cut from data.", cfg.crop)
 
 
 def _distils(cfg: DictConfig) -> bool:
@@ -176,7 +194,7 @@ def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path, start: Bundl
     learner = copy.deepcopy(bundle.denoiser).requires_grad_(True)
     method = instantiate(arguments, student=learner, noise=instantiate(cfg.noise))
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
-    stream = archive_stream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed)
+    stream = archive_stream(codec, data.train.truth, data.train.inputs, micro, total, cfg.seed, plain(cfg)["crop"])
     few = {k: max(-(-n // 2), min(n, 2)) for k, n in cfg.validation.items()}  # a teacher's samples are dear
     chooser = judge_of(bundle, data.validation, **few, steps=(None,), seed=cfg.seed, batch=cfg.batch)
     trained = run_stage(cfg, "teacher", method, stream, schedule, path.parent / "teacher", chooser)

@@ -44,7 +44,7 @@ def with_mean(cfg: DictConfig, domain: Domain, data: Data, home: Path) -> Data:
         UserError: for folds that the training split does not allow, or a field that has no such stage.
     """
     config = plain(cfg)
-    wanted = {k: config[k] for k in ("mean", "network", "seed")} | {"data": data.fingerprint}
+    wanted = {k: config[k] for k in ("mean", "network", "seed", "crop")} | {"data": data.fingerprint}
     folder = claim(home / f"mean-{digest(wanted)}", wanted)
     _, schedule = settings({"training": config["mean"]["training"]})
     train, codec = data.train, data.codec
@@ -82,7 +82,7 @@ def _network(
         blank.network.load_state_dict(load_file(path))
         return blank
     micro, total = schedule.batch // schedule.accumulate, schedule.steps * schedule.accumulate
-    stream = archive_stream(codec, split.truth, split.inputs, micro, total, cfg.seed)
+    stream = archive_stream(codec, split.truth, split.inputs, micro, total, cfg.seed, plain(cfg)["crop"])
     judge = _judge(codec, data.validation, int(cfg.batch))
     trained = run(cfg, title, MeanRegression(copy.deepcopy(blank)), stream, schedule, folder, judge)
     blank.load_state_dict(trained.state_dict())

@@ -156,3 +156,19 @@ def test_rain_and_a_variable_that_is_no_input(tmp_path, monkeypatch, quick):
         means = coarsen(out[[name]], 4)[name]
         np.testing.assert_allclose(means, coarse[name].expand_dims(member=2, axis=1), atol=tolerance)
     assert (out["tp"] >= 0).all() and (out["tp"] == 0).any() and np.isfinite(out["u10"]).all()
+
+
+def test_trained_on_crops_and_sampled_whole(tmp_path, monkeypatch, quick):
+    """Teacher and a student from data see crops; bundles and samples are of the whole region."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *ONE, "crop=8", "method=consistency", "run=crops", "data.features=[place]"]) == 0
+    student = scigen.load(next((tmp_path / "crops").glob("consistency-*/student.safetensors")))
+    (archive,) = (tmp_path / "runs" / "data").glob("*.zarr")
+    out = student.sample(xr.open_zarr(archive).isel(time=slice(0, 2)), members=2, batch=4)
+    assert out["t2m"].shape == (2, 2, 16, 16) and np.isfinite(out["t2m"]).all()
+
+
+def test_crops_that_do_not_fit_end_with_a_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *ONE, "crop=6"]) == 2
+    assert "multiples of 4" in " ".join(capsys.readouterr().err.split())
