@@ -253,8 +253,6 @@ def train(
         The student with the chosen weights, in evaluation mode.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     ranks, sharded = _processes(trainer, schedule, method)
     torch.manual_seed(step_seed(seed, 0))
     method.prepare(stream.get(stream.indices(0)))
@@ -336,6 +334,8 @@ class Job:
 
     def _fit(self, arguments: dict[str, Any], report: Report | None, sharded: bool = False) -> Driver:
         """Train from the checkpoint, or the start, to the end."""
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.left()
         driver = self.driver(sharded)
         recorder = Recorder(self.folder, self.every, self.selector, report)
