@@ -199,6 +199,7 @@ def _work(job: Job, rank: Rank, threads: int, mouth: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # by another name in torch's later versions
     if rank.number:
         warnings.simplefilter("ignore")
     try:

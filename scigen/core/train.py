@@ -253,8 +253,7 @@ def train(
         The student with the chosen weights, in evaluation mode.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _hush()
     ranks, sharded = _processes(trainer, schedule, method)
     torch.manual_seed(step_seed(seed, 0))
     method.prepare(stream.get(stream.indices(0)))
@@ -336,6 +335,7 @@ class Job:
 
     def _fit(self, arguments: dict[str, Any], report: Report | None, sharded: bool = False) -> Driver:
         """Train from the checkpoint, or the start, to the end."""
+        _hush()
         self.left()
         driver = self.driver(sharded)
         recorder = Recorder(self.folder, self.every, self.selector, report)
@@ -355,6 +355,12 @@ class Job:
             raise KeyboardInterrupt
         recorder.save(run)
         return driver
+
+
+def _hush() -> None:
+    """Leave Lightning's warnings only, in whatever process this is."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _processes(trainer: Callable[..., lightning.Trainer], schedule: Schedule, method: Method) -> tuple[int, bool]:
