@@ -51,27 +51,28 @@ class Moments:
         self.cells += count
 
 
-def blocks(truth: xr.Dataset, inputs: xr.Dataset, dim: str, length: int) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
+def blocks(truth: xr.Dataset, inputs: xr.Dataset, dim: str, size: int) -> Iterator[tuple[xr.Dataset, xr.Dataset]]:
     """Both datasets in memory, a block of samples at a time; how far it is, is logged where it takes long.
 
     Args:
         truth: may be lazy.
         inputs: the same samples; what they are computed from in common with `truth` is read once.
         dim: of the samples.
-        length: samples at once, or the chunks' length if that is more.
+        size: of a block of `truth` [bytes]; at least a chunk, and whole ones.
 
     Raises:
         UserError: if the archive cannot be read.
     """
-    size = truth.sizes[dim]
+    count = truth.sizes[dim]
+    length = int(size * count / max(truth.nbytes, 1))
     chunk = next(iter(truth.data_vars.values())).chunksizes.get(dim, (1,))[0]
     length = max(length // chunk * chunk, chunk, 1)
     told = time.monotonic()
-    for start in range(0, size, length):
+    for start in range(0, count, length):
         part = {dim: slice(start, start + length)}
-        with reading(f"{', '.join(map(str, truth.data_vars))} at {dim} {start} to {min(start + length, size) - 1}"):
+        with reading(f"{', '.join(map(str, truth.data_vars))} at {dim} {start} to {min(start + length, count) - 1}"):
             found = dask.base.compute(truth.isel(part), inputs.isel(part))
         yield found[0].load(), found[1].load()
         if time.monotonic() - told > EVERY:
             told = time.monotonic()
-            log.info("statistics: %d of %d", min(start + length, size), size)
+            log.info("statistics: %d of %d", min(start + length, count), count)

@@ -16,8 +16,8 @@ from scigen.weather.transforms import Spec, transform
 KEPT = ("units", "standard_name", "long_name", "original_name")
 """Attributes of variables that bundles carry."""
 
-CHUNK = 256
-"""Times a block of the pass."""
+BLOCK_BYTES = 2**25
+"""Size of a block of the pass, fine fields as the archive holds them; the work on it takes a few times as much."""
 
 
 def make_codec(
@@ -48,7 +48,7 @@ def make_codec(
         transforms={n: transform(t) for n, t in (transforms or {}).items()},
     )  # fmt: skip
     coarse, residual, everything = Moments(len(inputs)), Moments(len(variables)), slice(None)
-    for truth, seen in blocks(train.truth, train.inputs, raw.layout(train.inputs).dims[0], CHUNK):
+    for truth, seen in blocks(train.truth, train.inputs, raw.layout(train.inputs).dims[0], BLOCK_BYTES):
         coarse.add(raw.bent(seen, everything).numpy())
         residual.add(raw.encode(truth, seen, everything).numpy())
     both = coarse.both
@@ -82,7 +82,7 @@ def residual_codec(
     inputs = train.inputs.assign(columns)
     raw = codec.like(mean=mean, statistics=replace(codec.statistics, mean=codec.statistics.residual, residual=None))
     left = Moments(len(codec.variables))
-    for truth, seen in blocks(train.truth, inputs, time, CHUNK):
+    for truth, seen in blocks(train.truth, inputs, time, BLOCK_BYTES):
         left.add(raw.encode(truth, seen, slice(None)).numpy())
     if (left.std == 0).any():
         raise UserError(f"{list(codec.variables)[int(left.std.argmin())]}: the mean leaves nothing to generate.")

@@ -17,7 +17,7 @@ def dataset(values: np.ndarray, chunk: int) -> xr.Dataset:
 
 def moments(ds: xr.Dataset, length: int) -> Moments:
     found = Moments(len(ds.data_vars))
-    for truth, inputs in blocks(ds, ds, "time", length):
+    for truth, inputs in blocks(ds, ds, "time", length * ds.nbytes // ds.sizes["time"]):
         assert not any(v.chunks for part in (truth, inputs) for v in part.data_vars.values())
         found.add(np.stack([v.values for v in truth.data_vars.values()], axis=1))
     return found
@@ -51,7 +51,7 @@ def test_whole_chunks_are_read_once_for_truth_and_inputs():
 
     values = da.map_blocks(read, da.zeros((40, 2, 2), chunks=(4, 2, 2)), dtype=float, meta=np.zeros((0, 0, 0)))
     truth = xr.Dataset({"t2m": (DIMS, values)})
-    lengths = [part.sizes["time"] for part, _ in blocks(truth, 2 * truth, "time", 10)]
+    lengths = [part.sizes["time"] for part, _ in blocks(truth, 2 * truth, "time", 10 * 32)]
     assert lengths == [8] * 5, "whole chunks, two at a time"
     assert sorted(reads) == list(range(10)), "every chunk is read once for both"
 
@@ -63,4 +63,4 @@ def test_a_damaged_archive_is_said():
     values = da.map_blocks(broken, da.zeros((8, 2, 2), chunks=(4, 2, 2)), dtype=float, meta=np.zeros((0, 0, 0)))
     ds = xr.Dataset({"t2m": (DIMS, values)})
     with pytest.raises(UserError, match="t2m at time 0 to 3: bad chunk"):
-        list(blocks(ds, ds, "time", 4))
+        list(blocks(ds, ds, "time", 4 * 32))
