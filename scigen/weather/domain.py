@@ -182,7 +182,7 @@ class Weather(Domain):
             np.allclose(a, b) for a, b in ((grid.y, law.latitude), (grid.x, law.longitude))
         )
         known = list(codec.inputs) == list(codec.variables) and set(codec.variables) <= set(GAUSSIAN)
-        known = known and codec.mean is None and all(t.linear for t in codec.transforms.values())
+        known = known and all(t.linear for t in codec.transforms.values())
         return Posterior(law, codec) if whole and known else None
 
     def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:

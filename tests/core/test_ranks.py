@@ -126,7 +126,7 @@ def test_micro_batches_of_other_methods_draw_numbers_of_their_own(tmp_path):
         method = Own(unet(), LogUniform(0.1, 10))
         stream = Fixed(20, 8 // accumulate, 10 * accumulate)
         runs.append(weights(train(method, stream, schedule, one, tmp_path / str(accumulate))))
-    assert float((runs[0] - runs[1]).abs().max()) > 1e-2
+    assert float((runs[0] - runs[1]).abs().max()) > 1e-3  # tolerance there: 2e-5
 
 
 class Slow(Denoising):

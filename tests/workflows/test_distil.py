@@ -277,7 +277,7 @@ def wrong(home, consistent, tmp_path) -> dict[str, Path]:
         (["method=tcm"], "give one as init=PATH, or chain both with experiment=tcm"),
         (["method=tcm", "init={home}/teacher.safetensors"], "not from the teacher"),
         (["experiment=tcm", "method=regression"], "not from regression"),
-        (["method=denoising", "init={student}"], "init={student} with a method that trains a teacher"),
+        (["method=denoising", "init={student}"], "init={student} is a student; method=denoising goes on training a"),
         (["method=denoising", "student={{widths: [4]}}"], "with a method that trains a teacher"),
         (["method=denoising", "experiment=finish"], "then=dmd, crps with a method that trains a teacher"),
         (["+method@then.again=denoising"], "then.again trains a teacher"),

@@ -56,7 +56,9 @@ def projected() -> xr.Dataset:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where fits write their teacher without training it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scigen.workflows.fit._teach", lambda cfg, data, bundle, path: (bundle.save(path), bundle)[1])
+    monkeypatch.setattr(
+        "scigen.workflows.fit._teach", lambda cfg, data, bundle, path, start: (bundle.save(path), bundle)[1]
+    )
     return tmp_path
 
 

@@ -52,6 +52,17 @@ def test_training_residuals_are_out_of_fold(fitted):
     np.testing.assert_allclose(residual.statistics.residual, bundle.codec.statistics.residual)
 
 
+def test_the_exact_law_is_known_over_a_mean_too(fitted):
+    """Its members are the same fields, whatever they are residuals over."""
+    bundle = scigen.load(fitted / "run" / "teacher.safetensors")
+    (archive,) = (fitted / "runs" / "data").glob("*.zarr")
+    domain = Weather(str(archive), variables=["t2m"], factor=4)
+    data = domain.open(fitted)
+    split = Split(data.test.truth.isel(time=slice(0, 3)), data.test.inputs.isel(time=slice(0, 3)))
+    one, other = (next(iter(domain.exact(c, split, 2, 0)))[1] for c in (data.codec, bundle.codec))
+    np.testing.assert_allclose(one, other, rtol=0, atol=2e-3)
+
+
 def test_a_repeated_fit_trains_nothing_again(fitted, monkeypatch):
     monkeypatch.chdir(fitted)
     monkeypatch.setattr("scigen.workflows.mean.run", lambda *_, **__: pytest.fail("trained again"))
