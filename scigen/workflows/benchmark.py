@@ -46,8 +46,9 @@ def run(cfg: DictConfig) -> Path:
     """Run the suite cfg.suite; returns the folder of results, or of exported tasks."""
     if cfg.suite not in SUITES:
         raise UserError(f"There is no benchmark {cfg.suite!r}; write scigen benchmark {' or '.join(SUITES)}.")
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    plain["settings"] = plain["settings"] or {}
+    rest = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "settings"])
+    plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
+    changes: Any = OmegaConf.to_container(cfg.settings) if cfg.settings else {}  # may refer to a task's noise
     _check(plain)
     tasks = named(plain["tasks"])
     if plain["export"]:
@@ -56,7 +57,7 @@ def run(cfg: DictConfig) -> Path:
         budget=plain["budget"], start=max(1, round(plain["start"] * plain["budget"])), batch=plain["batch"],
         pairs=plain["pairs"], network=plain["mlp"], seed=plain["seed"],
     )  # fmt: skip
-    recipes = _recipes(cfg._options, plain["settings"])
+    recipes = _recipes(cfg._options, changes)
     _known(plain["methods"] or [], recipes)
     chosen = [recipes[n] for n in plain["methods"] or recipes]
     identity = {"effort": asdict(effort), "scigen": __version__}
@@ -92,7 +93,7 @@ def _recipes(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
     Args:
         options: of the group method, by name, with references to `noise`.
-        changes: numbers by method.
+        changes: numbers by method, with references to `noise`.
 
     Raises:
         UserError: for changes of a method, or of a number, that there is not.
