@@ -9,8 +9,9 @@ arXiv:2502.02483)
 To CRPS, which sees each pixel alone, right marginals without any correlation are as good as the truth. The energy score
 sees the joint law, but on a field with a steep spectrum it is nearly a function of the variance of the large scales and
 hardly feels the small ones. So both are taken of the field itself, which makes the sum strictly proper, and of its
-bands, which gives every scale a score of its own: what block means lose from one block size to the next, and the
-coarsest block means.
+bands of wavelengths, which gives every scale a score of its own. A step of the optimiser moves all scales alike, so in
+the bands that hold little of the variance the score is taken over the error's own size (`relative`): else a student of
+few steps has several times the variance there.
 
 α = 1 is fair: the optimum is the truth for every M. Below 1, the optimum's spread is short of the truth's by a share of
 about 2 (1−α)/M, and in exchange no member is free to be anywhere when others hit the truth.
@@ -90,16 +91,18 @@ def bands(x: Tensor, octave: int) -> list[Tensor]:
         octave: bands in an octave of wavelengths; 0 for the field alone.
 
     Returns:
-        The field, then (B, C, modes) of every band that holds a mode, from the mean and the longest waves to the
+        The field, then (B, C, modes) of every band that holds a mode: the mean, then from the longest waves to the
         shortest; their squares sum to the field's.
     """
     if x.ndim < 3 or not octave:
         return [x]
     waves, radius = x, torch.zeros((), dtype=torch.float64, device=x.device)
-    for axis, n in enumerate(x.shape[2:], start=2):
+    for n in x.shape[2:]:
         waves = torch.tensordot(waves, cosines(n, x), dims=([2], [1]))  # the transformed axis becomes the last
-        radius = radius[..., None] + (torch.arange(n, device=x.device) / n) ** 2
-    index = (octave * (min(x.shape[2:]) * radius.sqrt()).clamp_min(1).log2() + 1e-9).floor().long().flatten()
+        radius = radius[..., None] + (torch.arange(n, device=x.device, dtype=torch.float64) / n) ** 2
+    radius = min((n for n in x.shape[2:] if n > 1), default=1) * radius.sqrt()  # half waves along the shortest side
+    index = (octave * radius.clamp_min(1).log2() + 1e-9).floor().long()
+    index = torch.where(radius == 0, -1, index).flatten()
     return [x, *(waves.flatten(2)[:, :, index == i] for i in index.unique())]
 
 
@@ -157,7 +160,8 @@ class CRPS(Distiller):
             beta: exponent of the energy score.
 
         Raises:
-            UserError: for fewer than two members, negative weights or none, a negative octave, α outside [0, 1] or β outside (0, 2).
+            UserError: for fewer than two members, negative weights or none, a negative octave, α outside [0, 1] or β
+                outside (0, 2).
         """
         super().__init__(student, teacher, sigmas)
         if members < 2:

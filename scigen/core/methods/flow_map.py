@@ -111,6 +111,7 @@ class FlowMapMatching(Distiller):
         sigmas: Sequence[float],
         sigma_min: float,
         objective: Objective = "eulerian",
+        shortcut: float = 0.0,
         mixing: float = 0.0,
         warmup_tangent: float = 0.2,
         instant: float = 0.25,
@@ -127,6 +128,9 @@ class FlowMapMatching(Distiller):
             sigmas: the student's sampling levels; the first is σ_max.
             sigma_min: the lowest level above 0.
             objective: "eulerian", "lagrangian" or "shortcut".
+            shortcut: share of the training, at its beginning, in which the third equation teaches whatever the
+                objective. What is learned at low levels then reaches the highest in a few halvings of ln σ; by the
+                other two it travels all the way and is not there yet where steps are few. It counts as warm-up.
             mixing: share of the samples whose path comes from the data: 0 distils, 1 is MeanFlow.
             warmup_tangent: share of the training over which the derivative comes in.
             instant: share of the samples with s = σ.
@@ -140,6 +144,8 @@ class FlowMapMatching(Distiller):
         """
         super().__init__(student, teacher, sigmas)
         check_continuous("flow_map", warmup_tangent, mixing, softening, jvp, instant, ends, anchor)
+        if not 0 <= shortcut < 1:
+            raise UserError(f"method.shortcut={shortcut}: a share of the training from 0 to below 1.")
         if objective not in ("eulerian", "lagrangian", "shortcut"):
             raise UserError(f"method.objective={objective}: it is 'eulerian', 'lagrangian' or 'shortcut'.")
         if objective == "lagrangian" and mixing > 0:
@@ -148,14 +154,17 @@ class FlowMapMatching(Distiller):
                 " there are no data. Use method.objective=eulerian or shortcut."
             )
         self.law = LogUniform(sigma_min, sigmas[0])
-        self.objective, self.mixing, self.warmup_tangent = objective, mixing, warmup_tangent
+        self.objective, self.mixing = objective, mixing
+        self.warmup_tangent, self.shortcut = warmup_tangent, shortcut
         self.shares = (anchor, instant, ends)
         self.softening, self.jvp = softening, jvp
         self.at(0.0)
 
     def at(self, progress: float) -> None:
-        """Warm the derivative up."""
-        self.warm = min(1.0, progress / self.warmup_tangent) if self.warmup_tangent else 1.0
+        """Choose the equation, and warm its derivative up unless the shortcut did."""
+        self.teaching = "shortcut" if progress < self.shortcut else self.objective
+        cold = self.warmup_tangent and not self.shortcut
+        self.warm = min(1.0, progress / self.warmup_tangent) if cold else 1.0
 
     def levels(self, n: int, device: torch.device) -> tuple[Tensor, Tensor, int, int]:
         """Draw σ and s.
@@ -176,10 +185,10 @@ class FlowMapMatching(Distiller):
         """The points with the residual of each, see `levels`."""
         student, teacher, sigma_min = self.student, self.teacher, self.law.sigma_min
         first = (points[:still], to_denoised)
-        if self.objective == "eulerian":
+        if self.teaching == "eulerian":
             move = lambda g, p: eulerian(student, g, p, student.sigma_data, self.warm, self.jvp)  # noqa: E731
             return [first, (points[still:], move)]
-        if self.objective == "shortcut":
+        if self.teaching == "shortcut":
             return [first, (points[still:], lambda g, p: shortcut(student, g, p, sigma_min))]
         return [
             first,
@@ -192,7 +201,7 @@ class FlowMapMatching(Distiller):
         sigma, to, still, ended = self.levels(len(batch.x), batch.x.device)
         x = batch.x + expand(sigma, batch.x) * torch.randn_like(batch.x)
         points = Points(x, sigma, batch.condition, to)
-        needing = points if self.objective == "eulerian" else points[:still]
+        needing = points if self.teaching == "eulerian" else points[:still]
         toward = destination(
             self.teacher, needing.x, batch.x[: len(needing)], needing.sigma, needing.condition, self.mixing
         )
