@@ -5,7 +5,8 @@
 Every method runs in a process of its own, on the default network and fields of the default weather data, with as
 many rows a step (`batch` × `members`) as the teacher's batch. Times are averages over whole cycles of the method's
 turns, at four places along its training; they are ratios to the teacher's step in the same run. On the CPU it is the
-process's own time, which a busy machine hardly changes. Memory is what the process holds at its peak beyond the imports.
+process's own time, which a busy machine hardly changes. Memory is what the process holds at its peak beyond the
+imports.
 """
 
 import argparse

@@ -46,9 +46,8 @@ def run(cfg: DictConfig) -> Path:
     """Run the suite cfg.suite; returns the folder of results, or of exported tasks."""
     if cfg.suite not in SUITES:
         raise UserError(f"There is no benchmark {cfg.suite!r}; write scigen benchmark {' or '.join(SUITES)}.")
-    rest = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "settings"])
-    plain: dict[str, Any] = OmegaConf.to_container(rest, resolve=True)  # type: ignore[assignment]
-    changes: Any = OmegaConf.to_container(cfg.settings) if cfg.settings else {}  # may refer to a task's noise
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    plain["settings"] = plain["settings"] or {}
     _check(plain)
     tasks = named(plain["tasks"])
     if plain["export"]:
@@ -57,7 +56,7 @@ def run(cfg: DictConfig) -> Path:
         budget=plain["budget"], start=max(1, round(plain["start"] * plain["budget"])), batch=plain["batch"],
         pairs=plain["pairs"], network=plain["mlp"], seed=plain["seed"],
     )  # fmt: skip
-    recipes = _recipes(cfg._options, changes)
+    recipes = _recipes(cfg._options, plain["settings"])
     _known(plain["methods"] or [], recipes)
     chosen = [recipes[n] for n in plain["methods"] or recipes]
     identity = {"effort": asdict(effort), "scigen": __version__}

@@ -422,7 +422,9 @@ def test_a_linear_student_lands_on_the_optimal_gain_of_every_call(levels, alpha,
     variance = 2.0
     student = Gains(levels)
     student.gain.data.copy_(torch.tensor([0.2, 0.5], dtype=F64)[: len(levels)])
-    method = CRPS(student, torch.nn.Identity(), levels, members, crps=1.0, energy=0.0, octave=0, relative=False, alpha=alpha)
+    method = CRPS(
+        student, torch.nn.Identity(), levels, members, crps=1.0, energy=0.0, octave=0, relative=False, alpha=alpha
+    )
     optimiser = torch.optim.Adam(student.parameters(), lr=0.01)
     for step in range(100):
         torch.manual_seed(step)
