@@ -9,7 +9,8 @@ moves towards sg(G − R):
 
 With a teacher's D these are the Eulerian and Lagrangian map distillation of Align Your Flow (Sabour et al. 2025,
 arXiv:2506.14603; Boffi et al. 2024, arXiv:2406.07507); with x₀ for D the first is MeanFlow (Geng et al. 2025,
-arXiv:2505.13447) exactly. The third needs no derivative (Frans et al. 2024, arXiv:2410.12557).
+arXiv:2505.13447) exactly. The third needs no derivative (Frans et al. 2024, arXiv:2410.12557), and settles in fewer steps:
+what is right over a distance in ln σ makes twice that distance right, where by the others it travels. So it is the default.
 
 At s = σ all are denoising: a share of the samples learns only that, without derivatives. The levels end at σ_min and
 the last jump from there to s = 0 is Euler's, G(x; σ_min, 0) = D, as a solver's.
@@ -111,7 +112,6 @@ class FlowMapMatching(Distiller):
         sigmas: Sequence[float],
         sigma_min: float,
         objective: Objective = "eulerian",
-        shortcut: float = 0.0,
         mixing: float = 0.0,
         warmup_tangent: float = 0.2,
         instant: float = 0.25,
@@ -128,9 +128,6 @@ class FlowMapMatching(Distiller):
             sigmas: the student's sampling levels; the first is σ_max.
             sigma_min: the lowest level above 0.
             objective: "eulerian", "lagrangian" or "shortcut".
-            shortcut: share of the training, at its beginning, in which the third equation teaches whatever the
-                objective. What is learned at low levels then reaches the highest in a few halvings of ln σ; by the
-                other two it travels all the way and is not there yet where steps are few. It counts as warm-up.
             mixing: share of the samples whose path comes from the data: 0 distils, 1 is MeanFlow.
             warmup_tangent: share of the training over which the derivative comes in.
             instant: share of the samples with s = σ.
@@ -144,8 +141,6 @@ class FlowMapMatching(Distiller):
         """
         super().__init__(student, teacher, sigmas)
         check_continuous("flow_map", warmup_tangent, mixing, softening, jvp, instant, ends, anchor)
-        if not 0 <= shortcut < 1:
-            raise UserError(f"method.shortcut={shortcut}: a share of the training from 0 to below 1.")
         if objective not in ("eulerian", "lagrangian", "shortcut"):
             raise UserError(f"method.objective={objective}: it is 'eulerian', 'lagrangian' or 'shortcut'.")
         if objective == "lagrangian" and mixing > 0:
@@ -154,17 +149,14 @@ class FlowMapMatching(Distiller):
                 " there are no data. Use method.objective=eulerian or shortcut."
             )
         self.law = LogUniform(sigma_min, sigmas[0])
-        self.objective, self.mixing = objective, mixing
-        self.warmup_tangent, self.shortcut = warmup_tangent, shortcut
+        self.objective, self.mixing, self.warmup_tangent = objective, mixing, warmup_tangent
         self.shares = (anchor, instant, ends)
         self.softening, self.jvp = softening, jvp
         self.at(0.0)
 
     def at(self, progress: float) -> None:
-        """Choose the equation, and warm its derivative up unless the shortcut did."""
-        self.teaching = "shortcut" if progress < self.shortcut else self.objective
-        cold = self.warmup_tangent and not self.shortcut
-        self.warm = min(1.0, progress / self.warmup_tangent) if cold else 1.0
+        """Warm the derivative up."""
+        self.warm = min(1.0, progress / self.warmup_tangent) if self.warmup_tangent else 1.0
 
     def levels(self, n: int, device: torch.device) -> tuple[Tensor, Tensor, int, int]:
         """Draw σ and s.
@@ -185,10 +177,10 @@ class FlowMapMatching(Distiller):
         """The points with the residual of each, see `levels`."""
         student, teacher, sigma_min = self.student, self.teacher, self.law.sigma_min
         first = (points[:still], to_denoised)
-        if self.teaching == "eulerian":
+        if self.objective == "eulerian":
             move = lambda g, p: eulerian(student, g, p, student.sigma_data, self.warm, self.jvp)  # noqa: E731
             return [first, (points[still:], move)]
-        if self.teaching == "shortcut":
+        if self.objective == "shortcut":
             return [first, (points[still:], lambda g, p: shortcut(student, g, p, sigma_min))]
         return [
             first,
@@ -201,7 +193,7 @@ class FlowMapMatching(Distiller):
         sigma, to, still, ended = self.levels(len(batch.x), batch.x.device)
         x = batch.x + expand(sigma, batch.x) * torch.randn_like(batch.x)
         points = Points(x, sigma, batch.condition, to)
-        needing = points if self.teaching == "eulerian" else points[:still]
+        needing = points if self.objective == "eulerian" else points[:still]
         toward = destination(
             self.teacher, needing.x, batch.x[: len(needing)], needing.sigma, needing.condition, self.mixing
         )

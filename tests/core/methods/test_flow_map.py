@@ -378,29 +378,12 @@ def test_cold_student_learns_to_denoise_only():
         assert float(torch.autograd.grad(loss, method.student.theta)[0]) * sign > 0
 
 
-@pytest.mark.parametrize("objective", ["eulerian", "lagrangian"])
-def test_the_shortcut_teaches_first_and_is_the_warm_up(objective, monkeypatch):
-    """As many calls of the teacher as a shortcut makes, no derivative; then the objective's, and the whole of it."""
-    asked = {"eulerian": [40], "lagrangian": [12, 10, 18]}[objective]
-    for progress, calls, derivatives in ((0.0, [12], 0), (0.49, [12], 0), (0.5, asked, 1), (0.99, asked, 1)):
-        taken, jvp = [], torch.func.jvp
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.func, "jvp", lambda f, p, t: taken.append(p) or jvp(f, p, t))  # noqa: B023
-            method = silent(objective=objective, shortcut=0.5, anchor=0.05, instant=0.25, ends=0.25)
-            method.at(progress)
-            found = method.loss("student", Batch(torch.randn(40, 3, dtype=F64), {}))
-        assert [len(sigma) for sigma, _ in method.teacher.calls] == calls and len(taken) == derivatives
-        assert float(found["warm"]) == 1
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         (dict(objective="euler"), "method.objective=euler"),
         (dict(objective="lagrangian", mixing=0.5), "method.mixing=0.5"),
         (dict(instant=0.6, ends=0.4), "method=flow_map"),
-        (dict(shortcut=1.0), "method.shortcut=1.0"),
-        (dict(shortcut=-0.1), "method.shortcut=-0.1"),
     ],
 )
 def test_options_are_checked(options, named):
