@@ -92,7 +92,7 @@ def _recipes(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
     Args:
         options: of the group method, by name, with references to `noise`.
-        changes: numbers by method.
+        changes: numbers by method, with references to `noise`.
 
     Raises:
         UserError: for changes of a method, or of a number, that there is not.

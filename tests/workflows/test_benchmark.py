@@ -85,6 +85,16 @@ def test_a_method_of_ones_own_takes_part(home):
     assert results(home)[-1]["contender"] == "own"
 
 
+def test_settings_may_name_the_tasks_noise(home):
+    """What an option's own levels do: σ_max is another for every task."""
+    words = [*TINY, "methods=[consistency]", 'settings={consistency: {sigmas: ["${noise.sigma_max}", 0.5, 0.2]}}']
+    assert main([w.replace("steps=[1,2]", "steps=[1,3]") for w in words]) == 0
+    assert [r["calls"] for r in results(home) if r["contender"] == "consistency"] == [1, 3]
+    recipe = _recipes(compose("benchmark")._options, {"consistency": {"sigmas": ["${noise.sigma_max}", 0.5]}})
+    for top in (11.0, 17.0):
+        assert recipe["consistency"].settings(0.02, top)["sigmas"] == [top, 0.5]
+
+
 def test_all_options_of_method_that_distil_are_found():
     stems = {p.stem for p in (config_dir() / "method").glob("*.yaml")}
     assert set(RECIPES) == stems - {"denoising"}

@@ -256,7 +256,7 @@ def test_patience_ends_a_stage_early_and_the_fit_goes_on(home, monkeypatch):
     monkeypatch.setattr("scigen.workflows.fit.judge", lambda *args, **_: reports.append(args[3]) or args[4])
     steps, step = [], Driver.training_step
     monkeypatch.setattr(Driver, "training_step", lambda *args: steps.append(args[2]) or step(*args))
-    words = ["patient", "+method.training.patience=1"]
+    words = ["patient", "method.training.patience=1"]
     stage = regression(home, *words)
     assert len(steps) == 2 and len(reports) == 1
     path = stage / "student.safetensors"

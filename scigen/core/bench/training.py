@@ -34,10 +34,9 @@ def trial(method: Method, data: Callable[[int], Batch], batch: int) -> tuple[flo
         (teacher steps of a step, the most rows of a call of the student over `batch`, rounded).
     """
     method = copy.deepcopy(method)
-    cycle = period([method.turn(i) for i in range(256)])
     network = next(m for m in method.student.modules() if isinstance(m, MLP))
     meter = Meter(batch, network, list(method.learners().values()))
-    widest = 0
+    widest, cost = 0, 0.0
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
         nonlocal widest
@@ -47,12 +46,14 @@ def trial(method: Method, data: Callable[[int], Batch], batch: int) -> tuple[flo
     with torch.random.fork_rng(devices=[]), meter.running():
         for place in range(PLACES):
             method.at((place + 0.5) / PLACES)
+            cycle, before = period([method.turn(i) for i in range(256)]), meter.teacher_steps
             for step in range(cycle):
                 turn = method.turn(step)
                 with alone(method, turn):
                     method.loss(turn, data(step))
+            cost += (meter.teacher_steps - before) / cycle / PLACES
     handle.remove()
-    return meter.teacher_steps / (PLACES * cycle), max(1, round(widest / batch))
+    return cost, max(1, round(widest / batch))
 
 
 def period(turns: Sequence[str]) -> int:

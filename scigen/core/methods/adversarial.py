@@ -85,13 +85,14 @@ class Adversarial(Generating):
         members: int = 1,
         anchor: float = 0.0,
         pairs: int = 0,
+        warmup: float = 0.0,
         gan: float = 1.0,
         r1: float = 0.0,
         r1_step: float = 0.1,
         discriminator_steps: int = 1,
         taps: Sequence[str] | None = None,
     ) -> None:
-        """Set student, teacher and game; the first eight as in `Generating`.
+        """Set student, teacher and game; the first nine as in `Generating`.
 
         Args:
             student: initialised from the teacher.
@@ -102,6 +103,7 @@ class Adversarial(Generating):
             members: samples of the student a condition.
             anchor: weight of the regression on pairs.
             pairs: number of cached pairs.
+            warmup: share of the training in which the anchor trains the student by itself.
             gan: weight of the adversarial loss.
             r1: weight of the discriminator's gradient penalty.
             r1_step: α of the penalty, as a share of √(σ² + σ_data²).
@@ -111,7 +113,7 @@ class Adversarial(Generating):
         Raises:
             UserError: for a discriminator without steps.
         """
-        super().__init__(student, teacher, sigmas, match_min, match_max, members, anchor, pairs)
+        super().__init__(student, teacher, sigmas, match_min, match_max, members, anchor, pairs, warmup)
         if discriminator_steps < 1:
             raise UserError(f"method.discriminator_steps={discriminator_steps}: the discriminator needs at least one.")
         self.gan, self.r1, self.r1_step = gan, r1, r1_step
@@ -128,10 +130,12 @@ class Adversarial(Generating):
 
     def turn(self, step: int) -> str:
         """The student's at the start of every cycle."""
-        return "discriminator" if step % (1 + self.discriminator_steps) else "student"
+        return "discriminator" if not self.alone and step % (1 + self.discriminator_steps) else "student"
 
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """The student's or the discriminator's loss."""
+        if self.alone:
+            return {"loss": self.drawn_to(batch, self.level())}
         if turn == "discriminator":
             return judge(self, self.discriminator, self.teacher, batch, self.r1, self.r1_step)
         level = self.level()

@@ -9,15 +9,16 @@ arXiv:2502.02483)
 To CRPS, which sees each pixel alone, right marginals without any correlation are as good as the truth. The energy score
 sees the joint law, but on a field with a steep spectrum it is nearly a function of the variance of the large scales and
 hardly feels the small ones. So both are taken of the field itself, which makes the sum strictly proper, and of its
-bands, which gives every scale a score of its own: what block means lose from one block size to the next, and the
-coarsest block means.
+bands of wavelengths, which gives every scale a score of its own. A step of the optimiser moves all scales alike, so in
+the bands that hold little of the variance the score is taken over the error's own size (`relative`): else a student of
+few steps has several times the variance there.
 
 α = 1 is fair: the optimum is the truth for every M. Below 1, the optimum's spread is short of the truth's by a share of
 about 2 (1−α)/M, and in exchange no member is free to be anywhere when others hit the truth.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -74,31 +75,35 @@ def energy_score(members: Tensor, truth: Tensor, beta: float = 1.0, alpha: float
     return _almost_fair(members.reshape(n, m, -1), truth.reshape(n, -1), alpha, distance)
 
 
-def bands(x: Tensor, scales: Sequence[int]) -> list[Tensor]:
-    """What is scored of a field: itself, the band below each scale, and its block means at the last scale.
+def cosines(n: int, like: Tensor) -> Tensor:
+    """The orthonormal DCT-II of n values, (n, n): row k counts k half waves."""
+    place = (torch.arange(n, dtype=torch.float64) + 0.5) * math.pi / n
+    rows = torch.cos(torch.arange(n, dtype=torch.float64)[:, None] * place) * math.sqrt(2 / n)
+    rows[0] /= math.sqrt(2)
+    return rows.to(like)
 
-    A band is the difference of the block means at one scale and the next, on the grid of the finer. The blocks of an
-    axis that they do not fill leave its end out; an axis shorter than a block is averaged whole.
+
+def bands(x: Tensor, octave: int) -> list[Tensor]:
+    """What is scored of a field: itself, and the coefficients of its cosine transform, band by band of wavelengths.
 
     Args:
         x: fields (B, C, *S), any number of space dims.
-        scales: edges of blocks [pixels], increasing, each a multiple of the one before; none for the field alone.
+        octave: bands in an octave of wavelengths; 0 for the field alone.
+
+    Returns:
+        The field, then (B, C, modes) of every band that holds a mode: the mean, then from the longest waves to the
+        shortest; their squares sum to the field's.
     """
-    fields, fine, edge = [x], x, 1
-    for scale in scales if x.ndim > 2 else ():
-        coarse, sizes = fine, []
-        for axis in range(2, x.ndim):
-            size = min(scale // edge, fine.shape[axis])
-            count = fine.shape[axis] // size
-            fine = fine.narrow(axis, 0, count * size)
-            coarse = coarse.narrow(axis, 0, count * size).unflatten(axis, (count, size)).mean(axis + 1)
-            sizes.append(size)
-        back = coarse
-        for axis, size in enumerate(sizes, start=2):
-            back = back.repeat_interleave(size, axis)
-        fields.append(fine - back)
-        fine, edge = coarse, scale
-    return [*fields, fine] if len(fields) > 1 else fields
+    if x.ndim < 3 or not octave:
+        return [x]
+    waves, radius = x, torch.zeros((), dtype=torch.float64, device=x.device)
+    for n in x.shape[2:]:
+        waves = torch.tensordot(waves, cosines(n, x), dims=([2], [1]))  # the transformed axis becomes the last
+        radius = radius[..., None] + (torch.arange(n, device=x.device, dtype=torch.float64) / n) ** 2
+    radius = min((n for n in x.shape[2:] if n > 1), default=1) * radius.sqrt()  # half waves along the shortest side
+    index = (octave * radius.clamp_min(1).log2() + 1e-9).floor().long()
+    index = torch.where(radius == 0, -1, index).flatten()
+    return [x, *(waves.flatten(2)[:, :, index == i] for i in index.unique())]
 
 
 def rollout(
@@ -134,7 +139,8 @@ class CRPS(Distiller):
         members: int = 4,
         crps: float = 0.3,
         energy: float = 1.0,
-        scales: Sequence[int] = (2, 4),
+        octave: int = 2,
+        relative: bool = True,
         alpha: float = 0.99,
         beta: float = 1.0,
     ) -> None:
@@ -147,13 +153,15 @@ class CRPS(Distiller):
             members: M of each condition; a batch takes batch · M rows.
             crps: weight of the almost fair CRPS.
             energy: weight of the energy score, of a norm per element (so that it is of the size of the CRPS).
-            scales: edges [pixels] of the blocks that part the bands; none scores the field alone.
+            octave: bands in an octave of wavelengths; 0 scores the field alone.
+            relative: whether each band's scores are taken over its members' rms distance from the truth, so that
+                every band counts the same, however little of the variance it holds.
             alpha: 1 is fair, 0 plain.
             beta: exponent of the energy score.
 
         Raises:
-            UserError: for fewer than two members, negative weights or none, scales that are not multiples of each
-                other, α outside [0, 1] or β outside (0, 2).
+            UserError: for fewer than two members, negative weights or none, a negative octave, α outside [0, 1] or β
+                outside (0, 2).
         """
         super().__init__(student, teacher, sigmas)
         if members < 2:
@@ -162,13 +170,11 @@ class CRPS(Distiller):
             )
         if min(crps, energy) < 0 or crps + energy == 0:
             raise UserError(f"method.crps={crps}, method.energy={energy}: weights at least 0, one of them positive.")
-        if any(b <= a or b % a for a, b in pairwise([1, *scales])):
-            raise UserError(
-                f"method.scales={list(scales)}: edges of blocks, from 2 pixels on, each a multiple of the last."
-            )
+        if octave < 0:
+            raise UserError(f"method.octave={octave}: bands in an octave of wavelengths, 0 for none.")
         if not 0 <= alpha <= 1 or not 0 < beta < 2:
             raise UserError(f"method.alpha={alpha} must be in [0, 1], method.beta={beta} between 0 and 2.")
-        self.members, self.weights, self.scales = members, (crps, energy), tuple(scales)
+        self.members, self.weights, self.octave, self.relative = members, (crps, energy), octave, relative
         self.alpha, self.beta = alpha, beta
 
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
@@ -178,8 +184,11 @@ class CRPS(Distiller):
         outputs = rollout(self.student, noises, self.sigmas, repeat(batch.condition, m))
         crps, energy = [], []
         for x in outputs:
-            for field, truth in zip(bands(x.to(y.dtype), self.scales), bands(y, self.scales), strict=True):
+            for field, truth in zip(bands(x.to(y.dtype), self.octave), bands(y, self.octave), strict=True):
                 ensemble = field.unflatten(0, (n, m))
+                if self.relative:
+                    unit = (ensemble - truth[:, None]).detach().square().mean().sqrt().clamp_min(1e-12)
+                    ensemble, truth = ensemble / unit, truth / unit
                 crps.append(almost_fair_crps(ensemble, truth, self.alpha).mean())
                 each = energy_score(ensemble, truth, self.beta, self.alpha)
                 energy.append(each.mean() / truth[0].numel() ** (self.beta / 2))

@@ -98,6 +98,7 @@ class DMD(Generating):
         members: int = 1,
         anchor: float = 0.0,
         pairs: int = 0,
+        warmup: float = 0.0,
         fake_steps: int = 5,
         divergence: str = "reverse_kl",
         gan: float = 0.0,
@@ -118,6 +119,7 @@ class DMD(Generating):
             members: samples of the student a condition.
             anchor: weight of the regression on pairs.
             pairs: number of cached pairs; 0 for data.
+            warmup: share of the training in which the anchor trains the student by itself.
             fake_steps: the fake score's steps after each of the student's.
             divergence: one of `divergence.DIVERGENCES`.
             gan: weight of the student's adversarial loss.
@@ -130,7 +132,7 @@ class DMD(Generating):
         Raises:
             UserError: for an unknown divergence or source, or learners without steps.
         """
-        super().__init__(student, teacher, sigmas, match_min, match_max, members, anchor, pairs)
+        super().__init__(student, teacher, sigmas, match_min, match_max, members, anchor, pairs, warmup)
         if fake_steps < 1 or discriminator_steps < 1:
             raise UserError(
                 f"method.fake_steps={fake_steps}, method.discriminator_steps={discriminator_steps} must be at least 1."
@@ -173,7 +175,7 @@ class DMD(Generating):
 
     def turn(self, step: int) -> str:
         """The student's at the start of every cycle, then the fake score's, then the discriminator's."""
-        return self.clock[step % len(self.clock)]
+        return "student" if self.alone else self.clock[step % len(self.clock)]
 
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """The learner's loss on fresh samples of the student.
@@ -181,6 +183,8 @@ class DMD(Generating):
         Raises:
             UserError: for a batch too small for density ratios, if the divergence needs them.
         """
+        if self.alone:
+            return {"loss": self.drawn_to(batch, self.level())}
         if turn == "fake":
             with torch.no_grad():
                 x = self.generate(batch, self.level())

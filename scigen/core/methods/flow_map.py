@@ -9,7 +9,8 @@ moves towards sg(G − R):
 
 With a teacher's D these are the Eulerian and Lagrangian map distillation of Align Your Flow (Sabour et al. 2025,
 arXiv:2506.14603; Boffi et al. 2024, arXiv:2406.07507); with x₀ for D the first is MeanFlow (Geng et al. 2025,
-arXiv:2505.13447) exactly. The third needs no derivative (Frans et al. 2024, arXiv:2410.12557).
+arXiv:2505.13447) exactly. The third needs no derivative (Frans et al. 2024, arXiv:2410.12557) and settles in fewer
+steps: what is right over a distance in ln σ makes twice that distance right, where by the others it travels.
 
 At s = σ all are denoising: a share of the samples learns only that, without derivatives. The levels end at σ_min and
 the last jump from there to s = 0 is Euler's, G(x; σ_min, 0) = D, as a solver's.

@@ -36,24 +36,47 @@ def simulate(
     return x + sigmas[level] * fresh[-1]
 
 
-def anchor_loss(student: DenoiserModule, batch: Batch, sigmas: Sequence[float], level: int) -> Tensor:
-    """Regression on the teacher's trajectory, (B,): from its state at the student's level to its end, on pairs.
+def anchor_loss(
+    student: DenoiserModule, batch: Batch, sigmas: Sequence[float], level: int, walks: bool = False
+) -> Tensor:
+    """Regression on the teacher's trajectory, (B,): from its state at the student's level, on pairs.
 
     Where pairs have no states below the first level (`Batch.path`), every level's turn trains the first.
+
+    Args:
+        student: G(x, sigma, condition).
+        batch: of pairs.
+        sigmas: the student's levels.
+        level: which of them.
+        walks: False for a student whose every output is a sample: to the end of the trajectory. True for one that takes
+            Euler's steps from level to level: to the G whose step leads to the next state,
+            (x_{i+1} − r x_i)/(1 − r) with r = σ_{i+1}/σ_i. At the last level both are the end.
     """
     assert batch.noise is not None
-    x = sigmas[0] * batch.noise
+    x, end = sigmas[0] * batch.noise, batch.x
     if level and batch.path is not None:
         x = batch.path[:, level - 1]
-    else:
+    elif not walks:
         level = 0
+    if walks and level + 1 < len(sigmas):
+        assert batch.path is not None
+        ratio = sigmas[level + 1] / sigmas[level]
+        end = (batch.path[:, level] - ratio * x) / (1 - ratio)
     levels = torch.tensor(sigmas, dtype=torch.float64, device=x.device)
     weight = level_weights(levels, student.sigma_data)[level].to(x)
-    return regression_loss(student, x, batch.x, levels[level].expand(len(x)), batch.condition, weight.expand(len(x)))
+    return regression_loss(student, x, end, levels[level].expand(len(x)), batch.condition, weight.expand(len(x)))
 
 
 class Generating(Distiller):
-    """A distiller that trains on fresh samples of its student."""
+    """A distiller that trains on fresh samples of its student.
+
+    Attributes:
+        walks: whether the student is sampled by Euler's steps from level to level; its anchor is then a step of them.
+        alone: whether the anchor now trains the student by itself.
+    """
+
+    walks: bool = False
+    alone: bool = False
 
     def __init__(
         self,
@@ -65,6 +88,7 @@ class Generating(Distiller):
         members: int,
         anchor: float,
         pairs: int,
+        warmup: float,
     ) -> None:
         """Set student, teacher, and what is shared.
 
@@ -77,15 +101,26 @@ class Generating(Distiller):
             members: samples of the student a condition.
             anchor: weight of the regression on pairs; none where a batch has no noise.
             pairs: number of cached pairs, which also are the teacher's samples; 0 for data instead.
+            warmup: share of the training in which the anchor trains the student by itself, and no other learner has a
+                turn; without anchor or pairs there is none. A student of weights that the teacher has denoised with
+                gives means at first, whose score a copy of the teacher is far from; after the warm-up it is near.
 
         Raises:
-            UserError: for members below one or a negative anchor.
+            UserError: for members below one, a negative anchor, or a warm-up that leaves nothing.
         """
         super().__init__(student, teacher, sigmas)
-        if members < 1 or anchor < 0:
-            raise UserError(f"method.members={members} must be at least 1 and method.anchor={anchor} not negative.")
+        if members < 1 or anchor < 0 or not 0 <= warmup < 1:
+            raise UserError(
+                f"method.members={members} must be at least 1, method.anchor={anchor} not negative, and"
+                f" method.warmup={warmup} a share from 0 to below 1."
+            )
         self.law = LogUniform(match_min, match_max)
         self.members, self.anchor, self.pairs = members, anchor, pairs
+        self.warmup = warmup if anchor and pairs else 0.0
+
+    def at(self, progress: float) -> None:
+        """Begin with the anchor alone."""
+        self.alone = progress < self.warmup
 
     def condition(self, batch: Batch) -> dict[str, Tensor]:
         """The condition of the student's samples."""
@@ -112,6 +147,10 @@ class Generating(Distiller):
     def anchored(self, total: Tensor, batch: Batch, level: int, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the anchor, if there is one, and name the sum "loss"."""
         if self.anchor and batch.noise is not None:
-            parts["anchor"] = anchor_loss(self.student, batch, self.sigmas, level).mean()
+            parts["anchor"] = self.drawn_to(batch, level)
             total = total + self.anchor * parts["anchor"]
         return {"loss": total, **parts}
+
+    def drawn_to(self, batch: Batch, level: int) -> Tensor:
+        """Mean anchor loss at a level."""
+        return anchor_loss(self.student, batch, self.sigmas, level, self.walks).mean()

@@ -6,9 +6,11 @@ x_{i+1} = G(x_i; σ_i) + (σ_{i+1}/σ_i) (x_i − G),   x_τ = x_{i+1} + √(τ�
 (TDM, Luo et al. 2025, arXiv:2503.06674, in the variance-exploding process.) The student walks its K levels with Euler's
 steps, without fresh noise; states are matched in distribution, so K = 1 is DMD. The intervals of τ do not overlap: one
 fake score can learn all steps' marginals. It is given the score of x_τ, not the mean of a clean sample, since x_{i+1}
-still has the noise of σ_{i+1}. Needs no data, only conditions.
+still has the noise of σ_{i+1}. Without the anchor it needs no data,
+only conditions.
 
-Like DMD it is mode-seeking, chiefly in the last step, whose τ reach down to `match_min`: see `dmd.py` for the knob.
+Like DMD it is mode-seeking, chiefly in the last step, whose τ reach down to `match_min`: see `dmd.py` for the knob. So
+the default is anchored too: by regression, each step leads from a state of the teacher's trajectory to its next.
 """
 
 from collections.abc import Sequence
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, loss_weight
-from scigen.core.methods.base import Batch, Distiller, repeat
+from scigen.core.methods.base import Batch
 from scigen.core.methods.dmd import fake_score, matching_loss
+from scigen.core.methods.generating import Generating
 from scigen.core.noise import LogUniform
 from scigen.errors import UserError
 
@@ -68,10 +71,10 @@ def trajectory_score_loss(
     return loss_weight(tau, sigma_data) * error.square().flatten(1).mean(1)
 
 
-class TDM(Distiller):
+class TDM(Generating):
     """Student and fake score on the student's own trajectory; a step drawn anew each time."""
 
-    sampler = "euler"
+    sampler, walks = "euler", True
 
     def __init__(
         self,
@@ -80,6 +83,9 @@ class TDM(Distiller):
         sigmas: Sequence[float],
         match_min: float,
         members: int = 1,
+        anchor: float = 0.0,
+        pairs: int = 0,
+        warmup: float = 0.0,
         fake_steps: int = 5,
     ) -> None:
         """Set student, teacher and matching.
@@ -90,19 +96,22 @@ class TDM(Distiller):
             sigmas: the student's levels; with the implied 0 they bound the intervals of τ.
             match_min: least τ of the last step.
             members: samples of the student a condition.
+            anchor: weight of the regression on pairs: each step from the teacher's state to its next.
+            pairs: number of cached pairs; 0 for conditions alone.
+            warmup: share of the training in which the anchor trains the student by itself.
             fake_steps: the fake score's steps after each of the student's.
 
         Raises:
             UserError: for a fake score without steps, members below one, or match_min not below the last level.
         """
-        super().__init__(student, teacher, sigmas)
-        if fake_steps < 1 or members < 1:
-            raise UserError(f"method.fake_steps={fake_steps} and method.members={members} must be at least 1.")
-        if not 0 < match_min < self.sigmas[-1]:
+        if not 0 < match_min < sigmas[-1]:
             raise UserError(
-                f"method.match_min={match_min} must lie between 0 and the student's last level, {self.sigmas[-1]}."
+                f"method.match_min={match_min} must lie between 0 and the student's last level, {sigmas[-1]}."
             )
-        self.fake, self.members, self.fake_steps = fake_score(student, teacher), members, fake_steps
+        super().__init__(student, teacher, sigmas, match_min, sigmas[0], members, anchor, pairs, warmup)
+        if fake_steps < 1:
+            raise UserError(f"method.fake_steps={fake_steps} must be at least 1.")
+        self.fake, self.fake_steps = fake_score(student, teacher), fake_steps
         bounds = [*self.sigmas, match_min]
         self.laws = [LogUniform(low, high) for high, low in pairwise(bounds)]
 
@@ -118,14 +127,16 @@ class TDM(Distiller):
 
     def turn(self, step: int) -> str:
         """The student's at the start of every cycle."""
-        return "fake" if step % (1 + self.fake_steps) else "student"
+        return "fake" if not self.alone and step % (1 + self.fake_steps) else "student"
 
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """The learner's loss at one step of the student's trajectories."""
-        condition = batch.condition if self.members == 1 else repeat(batch.condition, self.members)
+        step = self.level()
+        if self.alone:
+            return {"loss": self.drawn_to(batch, step)}
+        condition = self.condition(batch)
         shape = (len(batch.x) * self.members, *batch.x.shape[1:])
         start = torch.randn(shape, dtype=batch.x.dtype, device=batch.x.device)
-        step = int(torch.randint(len(self.sigmas), ()))
         now, then = (*self.sigmas, 0.0)[step : step + 2]
         x = walk(self.student, start, self.sigmas, step, condition)
         level = torch.full((len(x),), now, dtype=torch.float64, device=x.device)
@@ -137,4 +148,5 @@ class TDM(Distiller):
             return {"loss": trajectory_score_loss(self.fake, x, then, tau, noise, condition, sigma_data).mean()}
         denoised = self.student(x, level, condition)
         x_tau = diffuse(euler_step(x, denoised, now, then), then, tau, noise)
-        return {"loss": matching_loss(denoised, x_tau, tau, self.teacher, self.fake, condition).mean()}
+        match = matching_loss(denoised, x_tau, tau, self.teacher, self.fake, condition).mean()
+        return self.anchored(match, batch, step, {"match": match})

@@ -61,6 +61,13 @@ def test_a_trial_counts_turns_and_stages():
     assert cost == pytest.approx(31 / 18, rel=1e-12) and rows == 1
 
 
+def test_a_trial_counts_turns_that_come_in_later(monkeypatch):
+    """The student's alone at first, 1 a step, then 2 + 3 + 4 a cycle of three late: as many places of each."""
+    monkeypatch.setattr(Turns, "turn", lambda self, step: "fake" if self.late and step % 3 else "student")
+    cost, _ = trial(Turns(), data, B)
+    assert cost == pytest.approx((3 / 3 + (6 + 2 * 7) / 3 / 3) / 2, rel=1e-12)
+
+
 @pytest.mark.parametrize("members", [2, 4])
 def test_a_trial_finds_how_many_rows_a_call_has(members):
     cost, rows = trial(Turns(members), data, B)

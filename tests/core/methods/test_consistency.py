@@ -143,6 +143,29 @@ def test_square_root_law(rho):
     torch.testing.assert_close(ratio, torch.full((3,), rho**0.5, dtype=F64), rtol=2e-3, atol=0)
 
 
+@pytest.mark.parametrize("level", [0.1, 0.3, 1.0, 3.0])
+def test_renoising_neither_heals_nor_adds_to_the_square_root_law(level):
+    """What a call at level s forgets of the error, s²/(λ + s²), is what Euler's steps below s make of it anew.
+
+    So √ρ stays √ρ after seven more calls at one level, to 3 % of what is missing; an error in the gain of the same
+    size at every level does not: it comes to (λ + s²)/s² times that of one call.
+    """
+    ratio = 0.9
+    grid = 1e4 * ratio ** torch.arange(math.ceil(math.log(1e7) / -math.log(ratio)), dtype=F64)
+    found = product(gains(grid, heun=False))
+    place = int((grid / level).log().abs().argmin())
+    s, exact = float(grid[place]), (LAMBDA / (LAMBDA + grid[place] ** 2)).sqrt()
+    first = found[0] ** 2 * (LAMBDA + grid[0] ** 2)
+    off = ratio**0.25 * exact  # √ρ of the variance at one call, by a gain that is wrong by the same factor everywhere
+    v, w = first, ratio**0.5 * LAMBDA
+    for _ in range(7):
+        v, w = found[place] ** 2 * (v + s**2), off**2 * (w + s**2)
+    assert float(((v - first) / (LAMBDA - first)).abs().max()) < 0.03
+    kept = LAMBDA / (LAMBDA + s**2)
+    grown = ((LAMBDA - w) / (LAMBDA - ratio**0.5 * LAMBDA))[kept > 0.5]
+    assert (grown > 1.5).all()
+
+
 def test_square_root_law_fails_when_the_neighbour_gets_fresh_noise():
     """A row of its own for the noise of x_r: the student can no longer tell it from the noise of x_t."""
 

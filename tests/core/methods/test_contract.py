@@ -27,7 +27,7 @@ LANDS = {
     "adversarial": (300, 16, 0.1, 0.08),
     "dmd": (900, 24, 0.08, 0.03),
     "progressive": (700, 64, 0.05, 0.02),
-    "flow_map": (500, 256, 0.05, 0.05),
+    "flow_map": (500, 256, 0.05, 0.08),
     "scm": (500, 256, 0.05, 0.05),
     "tcm": (800, 256, 0.03, 0.08),
     "tdm": (1100, 32, 0.08, 0.08),
@@ -127,8 +127,9 @@ def batch(method: Method, n: int) -> Batch:
     if not method.pairs:
         return Batch(oracle.draw(n), {})
     noise = torch.randn(n, 1, 16, dtype=F64)
-    level = torch.full((n,), RANGE[1], dtype=F64)
-    return Batch(oracle.flow_map(RANGE[1] * noise, level, torch.zeros(n, dtype=F64)), {}, noise)
+    top, levels = torch.full((n,), RANGE[1], dtype=F64), [*method.sigmas[1:], 0.0]
+    *path, end = (oracle.flow_map(RANGE[1] * noise, top, torch.full((n,), s, dtype=F64)) for s in levels)
+    return Batch(end, {}, noise, torch.stack(path, 1) if path else None)
 
 
 def train(method: Method, steps: int, n: int, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:

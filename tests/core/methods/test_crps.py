@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import scoringrules
 import torch
+from scipy import fft
 
 from scigen.core.methods.base import Batch
 from scigen.core.methods.crps import CRPS, almost_fair_crps, bands, energy_score, rollout
@@ -221,12 +223,12 @@ def test_fair_scores_do_not_depend_on_the_number_of_members(members):
 RHO = 0.8
 
 
-def multiscale(rho: float, crps: float, energy: float, scales: tuple[int, ...]) -> float:
+def multiscale(rho: float, crps: float, energy: float, octave: int) -> float:
     """Expected loss of a student with unit marginals and correlation ρ, for a truth of correlation 0.8."""
     z = normal(2**14, 6).reshape(-1, 3, 1, 2)
     y, x = z[:, 0] @ correlated(RHO).mT, (z[:, 1:] @ correlated(rho).mT).flatten(0, 1)
     total = 0.0
-    for field, truth in zip(bands(x, scales), bands(y, scales), strict=True):
+    for field, truth in zip(bands(x, octave), bands(y, octave), strict=True):
         ensemble = field.unflatten(0, (-1, 2))
         total += crps * float(almost_fair_crps(ensemble, truth).mean())
         total += energy * float(energy_score(ensemble, truth).mean())
@@ -235,20 +237,20 @@ def multiscale(rho: float, crps: float, energy: float, scales: tuple[int, ...]) 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5])
 def test_crps_of_pixels_is_blind_to_correlation_and_the_energy_score_is_not(rho):
-    assert multiscale(rho, 1, 0, ()) == pytest.approx(multiscale(RHO, 1, 0, ()), rel=1e-3)
-    assert multiscale(rho, 0, 1, ()) > 1.005 * multiscale(RHO, 0, 1, ())
+    assert multiscale(rho, 1, 0, 0) == pytest.approx(multiscale(RHO, 1, 0, 0), rel=1e-3)
+    assert multiscale(rho, 0, 1, 0) > 1.005 * multiscale(RHO, 0, 1, 0)
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5])
 def test_crps_of_bands_sees_correlation_as_the_closed_form_says(rho):
-    """Pair means have variance (1 + ρ)/2, half differences (1 − ρ)/2; the band has two pixels of the same |value|."""
+    """The two coefficients, mean and difference, have variances 1 + ρ and 1 − ρ."""
 
     def crps(s2: float, t2: float) -> float:
         return math.sqrt(2 * (s2 + t2) / math.pi) - math.sqrt(s2 / math.pi)
 
-    expected = sum(crps(s2, t2) for s2, t2 in [(1, 1), ((1 - rho) / 2, (1 - RHO) / 2), ((1 + rho) / 2, (1 + RHO) / 2)])
-    assert multiscale(rho, 1, 0, (2,)) == pytest.approx(expected, rel=1e-3)
-    assert multiscale(rho, 1, 0, (2,)) > 1.005 * multiscale(RHO, 1, 0, (2,))
+    expected = sum(crps(s2, t2) for s2, t2 in [(1, 1), (1 + rho, 1 + RHO), (1 - rho, 1 - RHO)])
+    assert multiscale(rho, 1, 0, 1) == pytest.approx(expected, rel=1e-3)
+    assert multiscale(rho, 1, 0, 1) > 1.005 * multiscale(RHO, 1, 0, 1)
 
 
 def test_bands_make_a_small_scale_that_the_field_hardly_feels_count():
@@ -257,52 +259,78 @@ def test_bands_make_a_small_scale_that_the_field_hardly_feels_count():
     haar = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64) / math.sqrt(2)
     make = lambda small: z * torch.tensor([1.0, small], dtype=F64) @ haar  # noqa: E731
     ratios = []
-    for scales in ((), (2,)):
+    for octave in (0, 1):
         costs = []
         for small in (0.0, 0.1):
             y, x = make(0.1)[:, :1], make(small)[:, 1:]
-            fields = zip(bands(x.flatten(0, 1)[:, None], scales), bands(y, scales), strict=True)
+            fields = zip(bands(x.flatten(0, 1)[:, None], octave), bands(y, octave), strict=True)
             costs.append([float(energy_score(f.unflatten(0, (-1, 2)), t).mean()) for f, t in fields])
         ratios.append([a / b for a, b in zip(*costs, strict=True)])
     assert 1 < ratios[0][0] < 1.02
-    assert ratios[1][1] == pytest.approx(math.sqrt(2), rel=5e-3)  # E|y| = √(2/π) over the truth's own √(1/π)
-    assert ratios[1][0] == pytest.approx(ratios[0][0]) and ratios[1][2] == pytest.approx(1, rel=1e-9)
+    assert ratios[1][2] == pytest.approx(math.sqrt(2), rel=5e-3)  # E|y| = √(2/π) over the truth's own √(1/π)
+    assert ratios[1][0] == pytest.approx(ratios[0][0]) and ratios[1][1] == pytest.approx(1, rel=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------------- bands
 
 
-@pytest.mark.parametrize("space", [(8,), (8, 12), (4, 8, 8)])
-@pytest.mark.parametrize("scales", [(2,), (2, 4), (4,)])
-def test_bands_and_the_coarsest_means_are_the_field_in_orthogonal_parts(space, scales):
+@pytest.mark.parametrize("space", [(8,), (8, 12), (5, 7), (4, 8, 8), (1, 4)])
+@pytest.mark.parametrize("octave", [1, 2])
+def test_bands_are_the_cosine_transform_each_mode_once(space, octave):
     x = torch.randn(2, 3, *space, dtype=F64, generator=torch.Generator().manual_seed(0))
-    field, *parts = bands(x, scales)
-    assert torch.equal(field, x) and len(parts) == len(scales) + 1
-
-    def spread(part: torch.Tensor) -> torch.Tensor:
-        for axis, n in enumerate(space, start=2):
-            part = part.repeat_interleave(n // part.shape[axis], axis)
-        return part
-
-    whole = [spread(p) for p in parts]
-    torch.testing.assert_close(sum(whole), x)
-    for i, a in enumerate(whole):
-        for b in whole[:i]:
-            assert float((a * b).sum()) == pytest.approx(0, abs=1e-10)
+    field, *parts = bands(x, octave)
+    assert torch.equal(field, x) and all(p.shape[:2] == (2, 3) for p in parts)
+    waves = fft.dctn(x.numpy(), axes=range(2, x.ndim), norm="ortho").reshape(2, 3, -1)
+    ordered = torch.cat(parts, 2).numpy()
+    assert ordered.shape == waves.shape
+    np.testing.assert_allclose(np.sort(ordered, -1), np.sort(waves, -1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(parts[0][..., 0], waves[..., 0], rtol=0, atol=1e-12)  # the mean by itself
 
 
-def test_without_space_or_scales_the_field_is_all_there_is():
+@pytest.mark.parametrize(("half_waves", "band"), [(0, 0), (1, 1), (2, 3), (3, 4), (4, 5), (6, 6), (8, 7), (15, 8)])
+def test_a_wave_lies_in_the_band_of_its_length_alone(half_waves, band):
+    """Two bands an octave of k: edges at 1, 1.41, 2, 2.83, 4, …; along either axis."""
+    wave = torch.cos(math.pi * half_waves * (torch.arange(16, dtype=F64) + 0.5) / 16)
+    for x in (wave[:, None].expand(16, 16), wave[None].expand(16, 16)):
+        power = [float(p.square().sum()) for p in bands(x[None, None], 2)[1:]]
+        assert power[band] == pytest.approx(sum(power), rel=1e-12) and power[band] > 1
+
+
+def test_without_space_or_bands_the_field_is_all_there_is():
     x = torch.randn(4, 3)
-    assert len(bands(x, (2, 4))) == len(bands(x[..., None], ())) == 1
+    assert len(bands(x, 2)) == len(bands(x[..., None], 0)) == 1
 
 
-@pytest.mark.parametrize(("space", "fine", "coarse"), [((5, 7), (4, 6), (2, 3)), ((1, 4), (1, 4), (1, 2))])
-def test_axes_that_blocks_do_not_fill_lose_their_end_and_short_ones_are_one_block(space, fine, coarse):
-    x = torch.randn(2, 1, *space, dtype=F64)
-    _, band, means = bands(x, (2,))
-    assert band.shape[2:] == fine and means.shape[2:] == coarse
-    back = means.repeat_interleave(2, 3).repeat_interleave(min(2, space[0]), 2)
-    torch.testing.assert_close(band + back, x[:, :, : fine[0], : fine[1]])
+def test_relative_scores_do_not_feel_how_little_a_band_holds():
+    """The small scale damped a hundredfold, in members and truth: its band's share of the loss stays, field apart."""
+
+    def gradient(damping: float, relative: bool) -> float:
+        torch.manual_seed(0)
+        size = torch.tensor([1.0, damping], dtype=F64)
+        haar = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64) / math.sqrt(2)
+        gains = torch.ones(2, dtype=F64, requires_grad=True)
+        student = lambda x, s, c: ((x[:, 0] * 0.15 * size * gains) @ haar)[:, None]  # noqa: E731
+        method = CRPS(Gains([10.0]), torch.nn.Identity(), [10.0], 4, crps=0.0, octave=1, relative=relative)
+        object.__setattr__(method, "student", student)
+        truth = (torch.randn(2000, 2, dtype=F64) * size) @ haar
+        (slope,) = torch.autograd.grad(method.loss("student", Batch(truth[:, None], {}))["loss"], gains)
+        return float(slope[1])
+
+    assert gradient(0.01, False) == pytest.approx(0.01 * gradient(1.0, False), rel=0.5)
+    assert gradient(0.01, True) > 0.4 * gradient(1.0, True) > 0
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_truth_is_stationary_for_the_whole_loss(relative):
+    """Gains of a white student on a white truth: the expected slope vanishes at 1 and not at 0.9 or 1.1."""
+    slopes = []
+    for gain in (0.9, 1.0, 1.1):
+        method = CRPS(Gains([10.0]), torch.nn.Identity(), [10.0], 4, octave=2, relative=relative, alpha=1.0)
+        method.student.gain.data.fill_(gain / 10)
+        torch.manual_seed(0)
+        loss = method.loss("student", Batch(torch.randn(4096, 1, 4, 4, dtype=F64), {}))["loss"]
+        slopes.append(float(torch.autograd.grad(loss, method.student.gain)[0]))
+    assert abs(slopes[1]) < 0.05 * min(-slopes[0], slopes[2])
 
 
 # ----------------------------------------------------------------------------------------------------------- the method
@@ -394,7 +422,9 @@ def test_a_linear_student_lands_on_the_optimal_gain_of_every_call(levels, alpha,
     variance = 2.0
     student = Gains(levels)
     student.gain.data.copy_(torch.tensor([0.2, 0.5], dtype=F64)[: len(levels)])
-    method = CRPS(student, torch.nn.Identity(), levels, members, crps=1.0, energy=0.0, scales=(), alpha=alpha)
+    method = CRPS(
+        student, torch.nn.Identity(), levels, members, crps=1.0, energy=0.0, octave=0, relative=False, alpha=alpha
+    )
     optimiser = torch.optim.Adam(student.parameters(), lr=0.01)
     for step in range(100):
         torch.manual_seed(step)
@@ -406,7 +436,7 @@ def test_a_linear_student_lands_on_the_optimal_gain_of_every_call(levels, alpha,
     torch.testing.assert_close(student.gain.detach(), expected, rtol=0.03, atol=0)
 
 
-def test_loss_is_the_weighted_sum_and_of_the_units_of_the_field():
+def test_loss_is_the_weighted_sum_and_of_the_units_of_the_field_or_of_none():
     batch = Batch(torch.randn(6, 2, 8, dtype=F64, generator=torch.Generator().manual_seed(0)), {})
 
     def loss(unit: float = 1.0, **settings) -> dict[str, torch.Tensor]:
@@ -418,14 +448,15 @@ def test_loss_is_the_weighted_sum_and_of_the_units_of_the_field():
     torch.testing.assert_close(both["loss"], 0.3 * crps["loss"] + 2.0 * energy["loss"])
     torch.testing.assert_close(both["crps"], crps["loss"])
     torch.testing.assert_close(both["energy"], energy["loss"])
-    torch.testing.assert_close(loss(7.0)["loss"], 7 * loss()["loss"])
+    torch.testing.assert_close(loss(7.0, relative=False)["loss"], 7 * loss(relative=False)["loss"])
+    torch.testing.assert_close(loss(7.0)["loss"], loss()["loss"])
 
 
 def test_energy_of_a_larger_field_weighs_as_much_as_the_crps():
     """Per element: for white members and no truth ‖z‖/√n − ½ ‖z − z'‖/√n → 1 − √2/2, whatever n."""
     x = torch.zeros(64, 1, 32, 32, dtype=F64)
     for size in (8, 32):
-        method = CRPS(Gains([1.0]), torch.nn.Identity(), [1.0], 4, crps=0.0, scales=(), alpha=1.0)
+        method = CRPS(Gains([1.0]), torch.nn.Identity(), [1.0], 4, crps=0.0, octave=0, relative=False, alpha=1.0)
         method.student.gain.data.fill_(1.0)
         torch.manual_seed(0)
         found = float(method.loss("student", Batch(x[..., :size, :size], {}))["loss"].detach())
@@ -448,9 +479,7 @@ def test_the_teacher_is_never_called():
         ({"members": 1}, "two members"),
         ({"crps": 0.0, "energy": 0.0}, "one of them positive"),
         ({"crps": -1.0}, "at least 0"),
-        ({"scales": (2, 3)}, "multiple"),
-        ({"scales": (0,)}, "multiple"),
-        ({"scales": (4, 2)}, "multiple"),
+        ({"octave": -1}, "octave=-1"),
         ({"alpha": 1.5}, "alpha"),
         ({"beta": 2.0}, "beta"),
         ({"beta": 0.0}, "beta"),
