@@ -147,7 +147,7 @@ def test_a_repeated_chain_trains_nothing_and_another_end_trains_the_end_alone(ho
     assert len(stages) == 3
     assert fit(home, *words, "then.crps.energy=0.5") == 0
     assert stages.titles[3:] == ["crps"]
-    assert fit(home, *words, "then.dmd.fake_steps=2") == 0  # what follows it starts from other weights
+    assert fit(home, *words, "then.dmd.fake_steps=3") == 0  # what follows it starts from other weights
     assert stages.titles[4:] == ["dmd"], "crps' start is bit by bit the same, as this training does not see the method"
     assert all(p.stat().st_mtime_ns == when for p, when in kept.items())
 
