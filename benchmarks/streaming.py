@@ -83,11 +83,12 @@ def steps(path: Path, memory: str, times: int, count: int, batch: int, network: 
     import xarray as xr
 
     from scigen.core.denoise import Denoiser
+    from scigen.core.driver import Schedule
     from scigen.core.methods.denoising import Denoising
     from scigen.core.networks.unet import UNet
     from scigen.core.noise import LogUniform
     from scigen.core.streaming import archive_stream
-    from scigen.core.train import Schedule, train
+    from scigen.core.train import train
     from scigen.weather.domain import Weather
 
     class Stub(torch.nn.Module):

@@ -17,11 +17,11 @@ from scigen.core.bundle import Bundle, load
 from scigen.core.datamodule import SampleStream
 from scigen.core.denoise import FlowMap
 from scigen.core.domain import Data
+from scigen.core.driver import Schedule
 from scigen.core.methods.base import Distiller
 from scigen.core.networks.widen import widen
 from scigen.core.sampling import Sampling
 from scigen.core.streaming import archive_stream
-from scigen.core.train import Schedule
 from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest

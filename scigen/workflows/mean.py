@@ -14,10 +14,10 @@ from torch import nn
 
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
+from scigen.core.driver import Schedule
 from scigen.core.mean import ConditionalMean
 from scigen.core.methods.mean import MeanRegression, folds
 from scigen.core.streaming import archive_stream
-from scigen.core.train import Schedule
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
 from scigen.workflows.training import build, plain, run, settings

@@ -20,9 +20,10 @@ from scigen.core.bundle import Bundle, versions
 from scigen.core.codec import Codec
 from scigen.core.datamodule import SampleStream
 from scigen.core.domain import Data, Split
+from scigen.core.driver import Schedule
 from scigen.core.methods.base import Method
 from scigen.core.selection import faults
-from scigen.core.train import Schedule, train
+from scigen.core.train import train
 from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.progress import progress

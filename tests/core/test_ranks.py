@@ -16,12 +16,13 @@ from torch import nn
 
 from scigen.core.datamodule import SampleStream
 from scigen.core.denoise import Denoiser
+from scigen.core.driver import Schedule
 from scigen.core.methods.base import Batch, Method
 from scigen.core.methods.denoising import Denoising
 from scigen.core.methods.regression import Regression
 from scigen.core.networks.unet import UNet
 from scigen.core.noise import LogUniform
-from scigen.core.train import Schedule, train
+from scigen.core.train import train
 from scigen.errors import UserError
 
 one = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)

@@ -12,13 +12,14 @@ from torch import nn
 
 from scigen.core.datamodule import ArchiveStream, SampleStream
 from scigen.core.denoise import Denoiser
+from scigen.core.driver import Schedule, step_seed
 from scigen.core.ema import PowerEMA
 from scigen.core.methods.base import Batch, Method
 from scigen.core.methods.consistency import Consistency
 from scigen.core.methods.denoising import Denoising
 from scigen.core.networks.unet import UNet
 from scigen.core.noise import LogUniform
-from scigen.core.train import Schedule, step_seed, train
+from scigen.core.train import train
 from scigen.errors import UserError
 
 trainer = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)

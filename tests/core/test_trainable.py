@@ -8,11 +8,12 @@ import torch
 
 from scigen.core.datamodule import SampleStream
 from scigen.core.denoise import Denoiser
+from scigen.core.driver import Schedule
 from scigen.core.methods.base import Batch
 from scigen.core.methods.denoising import Denoising
 from scigen.core.networks.unet import UNet
 from scigen.core.noise import LogUniform
-from scigen.core.train import Schedule, train
+from scigen.core.train import train
 from scigen.core.trainable import select
 from scigen.errors import UserError
 

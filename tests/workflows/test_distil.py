@@ -163,7 +163,7 @@ def test_a_chain_is_trained_and_reported(home, monkeypatch):
     students = [scigen.load(stage / "student.safetensors") for stage in (first, second)]
     assert students[1].provenance["init"] == students[0].fingerprint()
     assert not torch.equal(weights(students[0]), weights(students[1]))
-    monkeypatch.setattr("scigen.core.train.Driver.training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("scigen.core.driver.Driver.training_step", lambda *_: pytest.fail("trained again"))
     assert fit(home, "experiment=tcm", "run=real") == 0
 
 

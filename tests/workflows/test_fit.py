@@ -48,7 +48,7 @@ def test_contenders_share_noise_and_samples(fitted):
 
 def test_repeating_the_command_trains_and_samples_nothing_again(inside, quick, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in (inside.teacher, inside.student)}
-    for place in ("scigen.core.train.Driver.training_step", "scigen.core.bundle.Bundle.draw"):
+    for place in ("scigen.core.driver.Driver.training_step", "scigen.core.bundle.Bundle.draw"):
         monkeypatch.setattr(place, lambda *_, **__: pytest.fail("done again"))
     assert main(["fit", *TINY]) == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}

@@ -18,11 +18,11 @@ from scigen.config import compose
 from scigen.core.bundle import Bundle
 from scigen.core.denoise import preconditioning
 from scigen.core.domain import Data, Split
+from scigen.core.driver import Driver
 from scigen.core.ema import reconstruct
 from scigen.core.methods.regression import Regression
 from scigen.core.sampling import Sampling
 from scigen.core.selection import Selector
-from scigen.core.train import Driver
 from scigen.errors import UserError
 from scigen.workflows.training import adopt, judge_of, settings
 

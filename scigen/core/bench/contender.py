@@ -14,12 +14,12 @@ from scigen.core.bench.scores import TestSet
 from scigen.core.bench.task import Task
 from scigen.core.bench.training import fit, schedule, trial
 from scigen.core.denoise import Denoiser, DenoiserModule, FlowMap, expand, loss_weight
+from scigen.core.driver import step_seed
 from scigen.core.methods.base import Batch, Distiller, Method, repeat
 from scigen.core.networks.mlp import MLP
 from scigen.core.networks.widen import widen
 from scigen.core.noise import LogUniform, karras_sigmas
 from scigen.core.sampling import Sampling
-from scigen.core.train import step_seed
 
 ROWS = 4096
 """Rows that are sampled at once."""

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from scigen.core.bench.cost import Meter
+from scigen.core.driver import Schedule, step_seed
 from scigen.core.ema import PowerEMA
 from scigen.core.methods.base import Batch, Method
 from scigen.core.networks.mlp import MLP
-from scigen.core.train import Schedule, step_seed
 
 PLACES = 12
 """Places along the training where the cost of a step is looked at."""

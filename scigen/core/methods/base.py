@@ -1,4 +1,4 @@
-"""Method: what a way of training says about itself; the driver in core/train.py knows nothing else.
+"""Method: what a way of training says about itself; the driver in core/driver.py knows nothing else.
 
 A new method is one file with a final class and one YAML of the same stem.
 """

@@ -8,9 +8,9 @@ from torch import nn
 
 from scigen.core.bench.training import Diverged, alone, fit, period, schedule, trial
 from scigen.core.denoise import Denoiser
+from scigen.core.driver import step_seed
 from scigen.core.methods.base import Batch, Method
 from scigen.core.networks.mlp import MLP
-from scigen.core.train import step_seed
 
 B = 8
 

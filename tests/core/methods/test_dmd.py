@@ -11,6 +11,7 @@ from torch import nn
 
 from scigen.core.datamodule import SampleStream
 from scigen.core.denoise import Denoiser, loss_weight
+from scigen.core.driver import Schedule
 from scigen.core.ema import PowerEMA
 from scigen.core.methods.base import Batch
 from scigen.core.methods.denoising import denoising_loss
@@ -19,7 +20,7 @@ from scigen.core.methods.dmd import DMD, dmd_direction, matching_loss, surrogate
 from scigen.core.methods.regression import regression_loss
 from scigen.core.networks.unet import UNet
 from scigen.core.oracle import Gaussian, Mixture
-from scigen.core.train import Schedule, train
+from scigen.core.train import train
 from scigen.errors import UserError
 
 F64 = torch.float64
