@@ -145,6 +145,7 @@ def test_rain_and_a_variable_that_is_no_input(tmp_path, monkeypatch, quick):
     """Three variables out of two, with rain: fitted, sampled from coarse fields without the third, conserved."""
     monkeypatch.chdir(tmp_path)
     words = ["data.variables=[t2m,u10,tp]", "data.inputs=[t2m,tp]", "data.features=[sun,place]", "run=rain"]
+    words += ["data.transforms={tp: {kind: root, power: 2, dry: 0.05}}"]
     own = [w for w in ONE if not w.startswith("data.variables")]
     assert main(["fit", *own, *words]) == 0
     student = next((tmp_path / "rain").glob("regression-*/student.safetensors"))
