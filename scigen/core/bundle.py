@@ -100,12 +100,19 @@ class Bundle:
         Raises:
             UserError: if the fields do not fit, or the network was built for the size of its own region.
         """
-        codec = self.codec.relocate(static)
+        return self.placed(self.codec.relocate(static))
+
+    def placed(self, codec: Codec) -> "Bundle":
+        """The same model with the codec of another region.
+
+        Raises:
+            UserError: if the network was built for the size of its own region.
+        """
         fixed = getattr(self.network, "fixed_size", None)
         if fixed is not None and tuple(fixed) != codec.shape[1:]:
             raise UserError(
-                f"static=: {self.network_class.rsplit('.', 1)[-1]} was built for {tuple(fixed)} cells, and the new"
-                f" region has {codec.shape[1:]}. scigen's U-Net takes any size (network=unet)."
+                f"{self.network_class.rsplit('.', 1)[-1]} was built for {tuple(fixed)} cells, and the new region has"
+                f" {codec.shape[1:]}. scigen's U-Net takes any size (network=unet)."
             )
         return replace(self, codec=codec)
 

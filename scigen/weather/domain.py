@@ -110,6 +110,7 @@ class Weather(Domain):
             raise UserError("The teacher's bundle is not one for downscaling.")
         else:
             _check_codec(codec, pair)
+            codec = _placed(codec, pair)
             if codec.regrid != self.regrid:
                 raise UserError(
                     f"The teacher was made with data.regrid={codec.regrid or 'null'}, not {self.regrid or 'null'}:"
@@ -229,8 +230,19 @@ def _check_codec(codec: DownscalingCodec, pair: Pair) -> None:
             )
     if pair.factor != codec.factor:
         raise UserError(f"The teacher was made for a factor of {codec.factor}, not for data.factor={pair.factor}.")
-    if not Grid.of(pair.fine).same(codec.grid):
-        raise UserError(f"The teacher was made for another grid: {codec.grid}; the archive has {Grid.of(pair.fine)}.")
+
+
+def _placed(codec: DownscalingCodec, pair: Pair) -> DownscalingCodec:
+    """A given teacher's codec where the archive lies: the same, or that of the archive's region.
+
+    Raises:
+        UserError: if the archive has another spacing, or lacks a static field.
+    """
+    grid = Grid.of(pair.fine)
+    if grid.same(codec.grid):
+        return codec
+    log.info("the teacher was made for another region, %s; it goes on in this one, %s", codec.grid, grid)
+    return codec.relocate(pair.static if codec.static else pair.fine.isel(time=0, drop=True))
 
 
 def _exact_blocks(

@@ -35,14 +35,12 @@ def place_static(
     missing = [n for n in names if n not in static.data_vars]
     if missing:
         has = ", ".join(map(str, static.data_vars)) or "none"
-        raise UserError(
-            f"static=: the bundle needs the static fields {list(names)}; {missing[0]} is not there ({has})."
-        )
+        raise UserError(f"The bundle needs the static fields {list(names)}; {missing[0]} is not there ({has}).")
     ds = straighten(geolocated(static[list(names) or list(static.data_vars)[:1]], static))
     dims = horizontal_dims(ds)
     ds = ds.isel({d: 0 for d in ds.dims if d not in dims and ds.sizes[d] == 1}, drop=True)
     if left := [str(d) for d in ds.dims if d not in dims]:
-        raise UserError(f"static=: the fields vary along {left}; expected one field each: select it (ds.isel).")
+        raise UserError(f"The static fields vary along {left}; expected one field each: select it (ds.isel).")
     ds = trim(ds, factor)
     own = replace(Grid.of(ds), dims=grid.dims)
     steps = [(spacing(a), spacing(b)) for a, b in ((own.y, grid.y), (own.x, grid.x))]
@@ -51,8 +49,8 @@ def place_static(
         steps = [(cell_size(here), cell_size(there))] * 2
     if any(abs(a - b) > SAME * b for a, b in steps):
         raise UserError(
-            f"static= has the grid {own}; the bundle was made for a spacing of {steps[0][1]:g} by {steps[1][1]:g}:"
-            " bring the static fields to that spacing."
+            f"The new region has the grid {own}; the bundle was made for a spacing of {steps[0][1]:g} by"
+            f" {steps[1][1]:g}: bring what you have to that spacing."
         )
     check_finite(ds, "The static data")
     fields = {n: values(ds[n].transpose(*dims), f"'{n}'").astype(np.float32) for n in names}

@@ -55,6 +55,9 @@ def run(cfg: DictConfig) -> Path:
         raise UserError(f"teacher={cfg.teacher} is a bundle of domain={teacher.domain}, not of domain={domain.name}.")
     given = teacher or start
     data = domain.open(Path("runs") / "data", given.codec if given else None)
+    if given and data.codec is not given.codec:  # the archive lies elsewhere
+        given = given.placed(data.codec)
+        teacher, start = (given, None) if teacher else (None, given)
     log.info("data: %s", data.source)
     config = plain(cfg)
     made_of = (

@@ -121,11 +121,17 @@ def test_an_archive_that_a_teacher_was_not_made_for_is_refused(path, settings, m
         Weather(str(path), **({"factor": 4, "gap": 0} | settings)).open(Path("nowhere"), teacher)
 
 
-def test_another_region_is_refused(path):
+def test_a_teacher_goes_on_in_another_region_of_its_spacing(path):
+    """With its statistics, on the archive's grid and static fields; another spacing is refused."""
     teacher = opened(path).codec
-    moved = changed(path, lambda ds: ds.assign_coords(latitude=ds.latitude + 3))
-    with pytest.raises(UserError, match="another grid"):
-        Weather(moved, factor=4, gap=0).open(Path("nowhere"), teacher)
+    there = changed(path, lambda ds: ds.assign(orography=2 * ds.orography).assign_coords(latitude=ds.latitude + 3))
+    data = Weather(there, factor=4, gap=0).open(Path("nowhere"), teacher)
+    assert data.codec.grid.y[0] == teacher.grid.y[0] + 3 and data.codec.statistics is teacher.statistics
+    np.testing.assert_array_equal(data.codec.static["orography"], 2 * teacher.static["orography"])
+    assert opened(path).codec.grid.same(teacher.grid)
+    wide = changed(path, lambda ds: ds.assign_coords(latitude=2 * ds.latitude))
+    with pytest.raises(UserError, match=r"made for a spacing of 0\.25 by 0\.25"):
+        Weather(wide, factor=4, gap=0).open(Path("nowhere"), teacher)
 
 
 def test_inputs_regridded_otherwise_are_refused(path):

@@ -58,13 +58,26 @@ def test_a_student_is_trained_on_in_few_parameters(home, tmp_path):
     assert moved and all("film" in k or k.endswith((".bias", ".gain")) for k in moved)
 
 
+def test_another_region_is_trained_on_as_it_is(home, tmp_path):
+    """A smaller one: the codec moves there, with the statistics that the weights know; a student of it follows."""
+    start = scigen.load(home / "teacher.safetensors")
+    words = [w for w in ONE if not w.startswith("data.synth")]
+    words += ["data.synth={size: 12, times: 240, step_hours: 12, seed: 0}", f"run={tmp_path / 'run'}"]
+    assert main(["fit", *words, "method=denoising", f"init={home / 'teacher.safetensors'}"]) == 0
+    tuned = scigen.load(tmp_path / "run" / "teacher.safetensors")
+    assert start.codec.shape == (1, 16, 16) and tuned.codec.shape == (1, 12, 12)
+    for kind in ("coarse", "residual", "static"):
+        one, other = (getattr(b.codec.statistics, kind) for b in (start, tuned))
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("change", "words", "message"),
     [
         (dict(role="student"), [], "goes on training a teacher"),
         (dict(domain="mri"), [], "domain=mri"),
         ({}, ["data.variables=[u10]"], "in this order"),
-        ({}, ["data.synth.size=12"], "another grid"),
+        ({}, ["+data.synth.spacing=0.5"], "made for a spacing of 0.25 by 0.25"),
         ({}, ["noise.sigma_max=1e4"], "The teacher knows"),
         ({}, ["+method.training.parameters=nonsense"], "matches no parameter"),
         ({}, ["teacher=x.safetensors"], "leave one of them out"),

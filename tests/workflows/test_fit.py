@@ -78,7 +78,7 @@ def test_a_given_teacher_skips_the_first_stage(inside, tmp_path, unjudged):
         (["run={run}", "seed=5"], "belongs to another configuration"),
         (["teacher={teacher}", "data.variables=[v10,u10,t2m]"], "in this order"),
         (["teacher={teacher}", "data.factor=8"], "factor"),
-        (["teacher={teacher}", "data.synth.size=12"], "another grid"),
+        (["teacher={teacher}", "+data.synth.spacing=0.5"], "made for a spacing of 0.25 by 0.25"),
         (["teacher={teacher}", "method=denoising"], "leave one of them out"),
         (["teacher=nothing.safetensors"], "no bundle at"),
         (["teacher={teacher}", "noise.sigma_max=1e4"], "The teacher knows"),
