@@ -129,7 +129,7 @@ def test_a_teacher_goes_on_in_another_region_of_its_spacing(path):
     assert data.codec.grid.y[0] == teacher.grid.y[0] + 3 and data.codec.statistics is teacher.statistics
     np.testing.assert_array_equal(data.codec.static["orography"], 2 * teacher.static["orography"])
     assert opened(path).codec.grid.same(teacher.grid)
-    wide = changed(path, lambda ds: ds.assign_coords(latitude=2 * ds.latitude))
+    wide = changed(path, lambda ds: ds.assign_coords(longitude=2 * ds.longitude))
     with pytest.raises(UserError, match=r"made for a spacing of 0\.25 by 0\.25"):
         Weather(wide, factor=4, gap=0).open(Path("nowhere"), teacher)
 
