@@ -54,7 +54,7 @@ class Grid:
 
         Raises:
             UserError: if it has neither 1-D coordinates of Y and X nor a 2-D latitude and longitude, if these are not
-                finite or not monotonic, or if a meridian is there twice.
+                finite or not monotonic, if a meridian is there twice, or latitudes lie beyond a pole.
         """
         ds = with_cf_attributes(ds)
         dims = horizontal_dims(ds)
@@ -77,6 +77,8 @@ class Grid:
                 )
         y, x = (ds[d].values.astype(np.float64) for d in dims)
         grid = cls(dims, y, x, {k: dict(ds[d].attrs) for k, d in zip("yx", dims, strict=True)}, *place, mapping=mapping)
+        if is_degrees(ds[dims[0]], "latitude") and np.abs(y).max() > 90 + TOLERANCE * spacing(y):
+            raise UserError(f"The latitudes {y[0]:g} to {y[-1]:g} lie beyond a pole: mend the coordinate '{dims[0]}'.")
         if monotonic and grid.period[1] and abs(x[-1] - x[0]) > 360 - spacing(x) / 2:
             raise UserError(
                 f"The longitudes {x[0]:g} to {x[-1]:g} hold a meridian twice: leave the last column out, "

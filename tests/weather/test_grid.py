@@ -167,3 +167,9 @@ def test_longitudes_that_go_around_the_globe(lon, closes) -> None:
 def test_a_meridian_that_is_there_twice() -> None:
     with pytest.raises(UserError, match=r"longitudes -180 to 180 hold a meridian twice.*slice\(-1\)"):
         grid([0, 1], np.arange(-180, 181, 4.0))
+
+
+def test_latitudes_beyond_a_pole_are_refused():
+    ds = xr.Dataset(coords={"latitude": 80.0 + 2 * np.arange(8), "longitude": np.arange(4.0)})
+    with pytest.raises(UserError, match="80 to 94 lie beyond a pole"):
+        Grid.of(ds)
