@@ -189,6 +189,6 @@ def test_static_fields_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="orography is not there"):
         own.relocate(hill.rename(orography="height"))
     with pytest.raises(UserError, match=r"made for a spacing of 0\.5 by 0\.5"):
-        own.relocate(hill.assign_coords(latitude=hill.latitude * 2))
+        own.relocate(hill.assign_coords(longitude=hill.longitude * 2))
     with pytest.raises(UserError, match="missing"):
         own.relocate(hill.where(hill.orography > 100))

@@ -146,7 +146,7 @@ def test_another_region_by_its_static_fields(inside, tmp_path):
 
 def test_static_fields_of_another_spacing_end_with_a_message(inside, tmp_path, capsys):
     ds = xr.open_zarr(inside.archive)[["orography"]].load()
-    ds.assign_coords(latitude=2 * ds.latitude).to_netcdf(tmp_path / "static.nc")
+    ds.assign_coords(longitude=2 * ds.longitude).to_netcdf(tmp_path / "static.nc")
     words = [f"bundle={inside.student}", f"input={inside.archive}", f"output={tmp_path}/out.zarr"]
     assert main(["sample", *words, f"static={tmp_path}/static.nc"]) == 2
     assert "made for a spacing of 0.25 by 0.25" in " ".join(capsys.readouterr().err.split())
