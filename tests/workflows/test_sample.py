@@ -255,7 +255,8 @@ def test_missing_cells_are_filled_or_their_times_left_out(inside, tmp_path, caps
     np.testing.assert_array_equal(filled["u10"].isel(time=slice(0, 4)), expected["u10"][:4])
     assert np.isfinite(filled["u10"]).all() and filled.attrs["scigen_missing"] == "fill"
     ds["u10"][5] = np.nan
-    ds.to_netcdf(tmp_path / "in.nc")
+    ds.to_netcdf(tmp_path / "worse.nc")
+    words[1] = f"input={tmp_path}/worse.nc"
     assert main(["sample", *words, f"output={tmp_path}/f.zarr", "missing=fill"]) == 2
     assert "at most a third" in capsys.readouterr().err.replace("\n", " ")
     assert main(["sample", *words, f"output={tmp_path}/f.zarr", "missing=drop"]) == 2
