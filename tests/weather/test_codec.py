@@ -8,7 +8,10 @@ import pytest
 import torch
 import xarray as xr
 
+from scigen.core.denoise import DenoiserModule
+from scigen.core.guide import Consistent
 from scigen.core.mean import ConditionalMean
+from scigen.core.methods.tangent import derivative
 from scigen.core.networks.unet import UNet
 from scigen.errors import UserError
 from scigen.weather.coarsen import coarsen
@@ -192,3 +195,23 @@ def test_static_fields_that_do_not_fit_are_refused():
         own.relocate(hill.assign_coords(longitude=hill.longitude * 2))
     with pytest.raises(UserError, match="missing"):
         own.relocate(hill.where(hill.orography > 100))
+
+
+def test_derivatives_pass_through_the_measurement_of_some_channels():
+    """What methods in continuous time need of a held denoiser: forward mode equals central differences."""
+
+    class Bent(DenoiserModule):
+        sigma_data = 1.0
+
+        def forward(self, x, sigma, condition=None):
+            return torch.tanh(x) * sigma[:, None, None, None]
+
+    own = codec(archive())
+    x, v = torch.randn(2, 2, 2, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sigma, condition = torch.ones(2, dtype=torch.float64), {"measurement": torch.zeros(2, 1, 2, 3)}
+    held = Consistent(Bent(), own.measured)
+    forward, finite = (
+        derivative(lambda x, s: held(x, s, condition), (x, sigma), (v, sigma), how)[1] for how in ("forward", "finite")
+    )
+    torch.testing.assert_close(forward, finite, rtol=1e-3, atol=1e-4)
+    assert forward.abs().max() > 0.1
