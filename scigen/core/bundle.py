@@ -31,7 +31,7 @@ from scigen.errors import UserError
 from scigen.io.geolocation import mapping_attribute
 
 FORMAT = "scigen-bundle-1"
-CODECS = ("scigen.weather.physics.DownscalingCodec",)
+CODECS = ("scigen.weather.physics.DownscalingCodec", "scigen.materials.physics.MicrostructureCodec")
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
 
 
@@ -245,7 +245,7 @@ class Bundle:
             UserError: if the archive does not fit.
 
         Returns:
-            The variables as (sample, member, *space) float32 with coordinates, units and provenance.
+            The variables as (sample, member, *space) with coordinates, units and provenance.
         """
         inputs = self.codec.prepare(archive)
         fields = np.concatenate(
@@ -256,7 +256,8 @@ class Bundle:
         out = layout.coords.assign_coords(member=("member", np.arange(members), {"standard_name": "realization"}))
         where = mapping_attribute(out)
         for c, (name, attrs) in enumerate(self.codec.variables.items()):
-            out[name] = ((first, "member", *space), layout.arrange(fields[:, :, c]), attrs | where)
+            values = layout.arrange(fields[:, :, c]).astype(self.codec.dtypes.get(name, "float32"), copy=False)
+            out[name] = ((first, "member", *space), values, attrs | where)
         return out.assign_attrs(self.attributes(members=members, seed=seed, steps=steps, batch=batch))
 
     def nfe(self, steps: int | None = None) -> int:

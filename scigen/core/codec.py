@@ -6,6 +6,7 @@ It travels inside the bundle (JSON settings and arrays), so it needs neither Lig
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -85,9 +86,51 @@ class Codec(ABC):
         """CF attributes of the C output variables, by name, in channel order."""
 
     @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes, named scigen_…, that samples archives carry for those who judge them."""
+    def dtypes(self) -> dict[str, str]:
+        """Types that output variables are stored in, by name; float32 where there is none."""
         return {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes that samples archives carry for those who use and judge them."""
+        return {}
+
+    def scored(self, fields: np.ndarray) -> np.ndarray:
+        """Of decoded fields (…, C, *S) what the choice of weights compares: numbers whose differences mean something."""
+        return fields
+
+    def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
+        """Network samples (B, C, *S) whose spread says which range of σ is needed."""
+        return self.encode(truth, inputs, index)
+
+    def request(self, words: Mapping[str, Any], count: int) -> xr.Dataset:
+        """An input archive of `count` samples from words of a command line.
+
+        Raises:
+            UserError: if the field conditions on more than a few numbers.
+        """
+        raise UserError(f"condition=: {type(self).__name__} conditions on fields: give an archive as input=.")
+
+    def adapt(self, options: Mapping[str, Any]) -> "Codec":
+        """The codec of what is asked for beside the condition; None asks for nothing.
+
+        Raises:
+            UserError: for an option that the field does not have.
+        """
+        for name, value in options.items():
+            if value is not None:
+                raise UserError(f"{name}={value}: bundles of {type(self).__name__} have no such choice; leave it out.")
+        return self
+
+    def export(self, archive: xr.Dataset, stem: Path, formats: Sequence[str]) -> list[Path]:
+        """Write samples once more, in formats of the field; returns the files.
+
+        Raises:
+            UserError: for a format that the field does not have.
+        """
+        if formats:
+            raise UserError(f"also={list(formats)}: {type(self).__name__} has no other formats; leave it out.")
+        return []
 
     @property
     def grain(self) -> int:

@@ -38,19 +38,26 @@ class ZarrSink:
     """A zarr store of format 3, one field a chunk, shards of whole samples that are each written once."""
 
     def __init__(
-        self, path: Path, template: xr.Dataset, variables: Mapping[str, Mapping[str, Any]], dims: tuple[str, ...]
+        self,
+        path: Path,
+        template: xr.Dataset,
+        variables: Mapping[str, Mapping[str, Any]],
+        dims: tuple[str, ...],
+        dtypes: Mapping[str, np.dtype],
     ) -> None:
         """Make the store with all coordinates and empty variables."""
         self.path = path
         shape = tuple(template.sizes[d] for d in dims)
         sample = 4 * int(np.prod(shape[1:]))
         self.block = int(np.clip(SHARD_BYTES // sample, 1, shape[0]))
-        data = dask.array.full(shape, np.nan, dtype=np.float32, chunks=-1)
+        data = {n: dask.array.full(shape, _missing(t) or 0, dtype=t, chunks=-1) for n, t in dtypes.items()}
         whole = template.reset_coords(list(mapping_of(template))).assign(
-            {name: (dims, data, about) for name, about in variables.items()}
+            {name: (dims, data[name], about) for name, about in variables.items()}
         )
-        layout = dict(chunks=(1, 1, *shape[2:]), shards=(self.block, *shape[1:]), _FillValue=np.float32(np.nan))
-        encoding = _coordinate_encoding(template) | dict.fromkeys(variables, layout)
+        layout = dict(chunks=(1, 1, *shape[2:]), shards=(self.block, *shape[1:]))
+        encoding = _coordinate_encoding(template) | {
+            n: {**layout, "_FillValue": _missing(dtypes[n])} for n in variables
+        }
         with _quiet():
             whole.to_zarr(path, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False)
         group = zarr.open_group(path, mode="r+")
@@ -66,7 +73,8 @@ class ZarrSink:
                 if len(self.held) >= 4 * len(self.arrays):  # scattered writes: bounded memory comes first
                     self._flush(*next(iter(self.held)))
                 length = min(self.block, shape[0] - first)
-                self.held[name, number] = (np.empty((length, *shape[1:]), np.float32), np.zeros(length, bool))
+                dtype = self.arrays[name].dtype
+                self.held[name, number] = (np.empty((length, *shape[1:]), dtype), np.zeros(length, bool))
             shard, full = self.held[name, number]
             low, high = max(start, first), min(start + len(fields), first + len(shard))
             shard[low - first : high - first] = fields[low - start : high - start]
@@ -93,7 +101,12 @@ class NetcdfSink:
     """A netCDF-4 file, compressed by zlib at level 1, unlimited along the samples."""
 
     def __init__(
-        self, path: Path, template: xr.Dataset, variables: Mapping[str, Mapping[str, Any]], dims: tuple[str, ...]
+        self,
+        path: Path,
+        template: xr.Dataset,
+        variables: Mapping[str, Mapping[str, Any]],
+        dims: tuple[str, ...],
+        dtypes: Mapping[str, np.dtype],
     ) -> None:
         """Make the file with all coordinates and empty variables."""
         with _quiet():
@@ -106,7 +119,7 @@ class NetcdfSink:
             self.file.delncattr("coordinates")  # they belong to the variables
         for name, about in variables.items():
             variable = self.file.createVariable(
-                name, "f4", dims, zlib=True, complevel=1, fill_value=np.float32(np.nan),
+                name, dtypes[name], dims, zlib=True, complevel=1, fill_value=_missing(dtypes[name]),
                 chunksizes=(1, together, *shape[2:]),
             )  # fmt: skip
             variable.set_auto_mask(False)
@@ -120,6 +133,11 @@ class NetcdfSink:
         """Close the file."""
         if self.file.isopen():
             self.file.close()
+
+
+def _missing(dtype: np.dtype) -> Any:
+    """What stands for a missing value; whole numbers have none."""
+    return dtype.type(np.nan) if dtype.kind == "f" else None
 
 
 def _coordinate_encoding(template: xr.Dataset) -> dict[str, dict[str, Any]]:

@@ -44,6 +44,7 @@ class SampleWriter:
         dims: Sequence[str] | None = None,
         attrs: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        dtypes: Mapping[str, str] | None = None,
     ) -> None:
         """Make the template.
 
@@ -55,6 +56,7 @@ class SampleWriter:
             dims: dimension of samples first, then those of space; None for those of `coords`, time first, Y and X last.
             attrs: global attributes; what netCDF has no type for is stored as JSON. `history` gets a line.
             overwrite: whether an existing output may be replaced.
+            dtypes: by variable; float32 for the others. Whole numbers have no missing value, so all must be written.
 
         Raises:
             UserError: if the output exists, its suffix is unknown, or its folder cannot be written.
@@ -77,20 +79,21 @@ class SampleWriter:
         self.shape = tuple(template.sizes[d] for d in self.dims)
         self.written = np.zeros(self.shape[0], bool)
         self.variables = {name: {**about, **mapping_attribute(template)} for name, about in variables.items()}
+        self.dtypes = {name: np.dtype((dtypes or {}).get(name, "float32")) for name in variables}
         with self._storing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.partial.exists():
                 log.info("The unfinished output %s is dropped.", self.partial)
                 _remove(self.partial)
             make = ZarrSink if self.path.suffix == ".zarr" else NetcdfSink
-            self._sink: Sink = make(self.partial, template, self.variables, self.dims)
+            self._sink: Sink = make(self.partial, template, self.variables, self.dims, self.dtypes)
 
     def write(self, start: int, fields: Mapping[str, np.ndarray]) -> None:
         """Write a block of samples.
 
         Args:
             start: position of its first sample.
-            fields: (T, M, *space) of every variable, physical units; stored as float32.
+            fields: (T, M, *space) of every variable, physical units.
 
         Raises:
             UserError: if the disk is full or fails.
@@ -103,7 +106,7 @@ class SampleWriter:
             if block.shape[1:] != self.shape[1:] or start < 0 or end > self.shape[0]:
                 raise ValueError(f"{name} {block.shape} at {start} does not fit into {self.shape} {self.dims}")
             with self._storing():
-                self._sink.write(name, start, np.asarray(block, dtype=np.float32))
+                self._sink.write(name, start, np.asarray(block, dtype=self.dtypes[name]))
             self.written[start:end] = True
 
     def close(self) -> None:
@@ -111,10 +114,13 @@ class SampleWriter:
 
         Raises:
             UserError: if the disk is full or fails, or the output has come to exist meanwhile.
+            ValueError: if samples of whole numbers were not written.
         """
         with self._storing():
             self._sink.close()
         left = int((~self.written).sum())
+        if left and any(t.kind != "f" for t in self.dtypes.values()):
+            raise ValueError(f"{left} of {len(self.written)} samples were not written, and whole numbers know no NaN")
         if left:
             log.warning("%s: %d of %d samples were not written and read NaN.", self.path, left, len(self.written))
         self._refuse_existing()

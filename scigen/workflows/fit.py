@@ -171,7 +171,7 @@ def _fill_noise(cfg: DictConfig, data: Data, teacher: Bundle | None) -> None:
     else:
         count = len(data.codec.samples(data.train.inputs))
         index = torch.linspace(0, count - 1, min(count, 1000)).long().unique().tolist()
-        low, high = sigma_range(data.codec.encode(data.train.truth, data.train.inputs, index))
+        low, high = sigma_range(data.codec.typical(data.train.truth, data.train.inputs, index))
     cfg.noise.sigma_min = low if cfg.noise.sigma_min is None else cfg.noise.sigma_min
     cfg.noise.sigma_max = high if cfg.noise.sigma_max is None else cfg.noise.sigma_max
     own = (cfg.noise.sigma_min, cfg.noise.sigma_max)

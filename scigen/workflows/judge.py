@@ -111,8 +111,9 @@ def archive(
             return found
         found.close()
     with SampleWriter(
-        path, layout.coords, bundle.codec.variables, members, layout.dims, attrs=attrs, overwrite=True
-    ) as writer:
+        path, layout.coords, bundle.codec.variables, members, layout.dims, attrs=attrs, overwrite=True,
+        dtypes=bundle.codec.dtypes,
+    ) as writer:  # fmt: skip
         for start, block in blocks:
             writer.write(start, {n: block[:, :, c] for c, n in enumerate(names)})
     return xr.open_zarr(path)

@@ -48,6 +48,7 @@ def run(cfg: DictConfig) -> Path:
             layout.dims,
             attrs=attrs,
             overwrite=cfg.overwrite,
+            dtypes=bundle.codec.dtypes,
         ) as writer,
         progress("sampling", total, "fields") as advance,
     ):

@@ -51,7 +51,7 @@ def speed(
         layout = codec.layout(inputs)
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / "speed.zarr"
-            with SampleWriter(path, layout.coords, codec.variables, each, layout.dims) as writer:
+            with SampleWriter(path, layout.coords, codec.variables, each, layout.dims, dtypes=codec.dtypes) as writer:
                 for start, block in bundle.blocks(inputs, each, seed=seed, steps=steps, batch=each * count):
                     writer.write(start, {n: block[:, :, c] for c, n in enumerate(codec.variables)})
 

@@ -130,7 +130,7 @@ def judge_of(
     everything = slice(None)
     truth = codec.decode(codec.encode(fields, inputs, everything), codec.condition(inputs, everything)).numpy()
     probe = replace(bundle, network=copy.deepcopy(bundle.network))
-    return EnsembleJudge(probe, inputs, truth, members, steps, seed, batch)
+    return EnsembleJudge(probe, inputs, codec.scored(truth), members, steps, seed, batch)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class EnsembleJudge:
     Attributes:
         probe: bundle that takes the weights, on the device to sample on.
         inputs: prepared, in memory.
-        truth: (samples, C, *S), in physical units.
+        truth: (samples, C, *S), as the codec scores it.
     """
 
     probe: Bundle
@@ -157,7 +157,8 @@ class EnsembleJudge:
         found = []
         for n in self.steps:
             blocks = self.probe.blocks(self.inputs, self.members, seed=self.seed, steps=n, batch=self.batch)
-            found.append(faults(np.concatenate([b for _, b in blocks]), self.truth))
+            members = self.probe.codec.scored(np.concatenate([b for _, b in blocks]))
+            found.append(faults(members, self.truth))
         return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
 
 

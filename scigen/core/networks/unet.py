@@ -21,6 +21,26 @@ _UP: dict[int, Callable[..., Any]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose
 _LAYOUT = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+def fold(x: Tensor, patch: int) -> Tensor:
+    """Blocks of cells as channels: (B, C, *S) to (B, C pᴺ, *S/p)."""
+    if patch == 1:
+        return x
+    space = x.ndim - 2
+    h = x.reshape(*x.shape[:2], *[n for size in x.shape[2:] for n in (size // patch, patch)])
+    h = h.permute(0, 1, *range(3, 3 + 2 * space, 2), *range(2, 2 + 2 * space, 2))
+    return h.reshape(x.shape[0], -1, *h.shape[-space:])
+
+
+def unfold(x: Tensor, patch: int) -> Tensor:
+    """Inverse of `fold`."""
+    if patch == 1:
+        return x
+    space = x.ndim - 2
+    h = x.reshape(x.shape[0], -1, *[patch] * space, *x.shape[2:])
+    h = h.permute(0, 1, *[axis for i in range(space) for axis in (2 + space + i, 2 + i)])
+    return h.reshape(*h.shape[:2], *[patch * n for n in x.shape[2:]])
+
+
 class PixelNorm(nn.Module):
     """x / rms over the channels of each pixel, with a learned gain a channel."""
 
@@ -95,6 +115,7 @@ class UNet(nn.Module):
         embedding: int = 128,
         periodic: bool | Sequence[bool] = False,
         dropout: float = 0.0,
+        patch: int = 1,
     ) -> None:
         """Build the network.
 
@@ -108,17 +129,20 @@ class UNet(nn.Module):
             embedding: width of the embedding of noise level and scalars.
             periodic: whether each space axis (or all) wraps around.
             dropout: probability in the residual blocks.
+            patch: cells a side of the blocks that are folded into channels before the first convolution and unfolded
+                after the last, which makes volumes affordable; 1 folds nothing.
 
         Raises:
             UserError: for a number of space dimensions other than 1, 2, 3 or a mismatch with `periodic`.
         """
         super().__init__()
         axes = [periodic] * space if isinstance(periodic, bool) else list(periodic)
-        if space not in _CONV or len(axes) != space or not widths or blocks < 1:
+        if space not in _CONV or len(axes) != space or not widths or blocks < 1 or patch < 1:
             raise UserError(
-                f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks} do not fit."
+                f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks}, patch={patch} do not"
+                " fit."
             )
-        self.periodic, self.levels, self.blocks = axes, len(widths), blocks
+        self.periodic, self.levels, self.blocks, self.patch = axes, len(widths), blocks, patch
         self.condition_fields, self.condition_scalars = condition_fields, condition_scalars
         self.register_buffer(
             "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
@@ -126,7 +150,7 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(2 * 16 + condition_scalars, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        self.stem = PaddedConv(channels + condition_fields, widths[0], axes)
+        self.stem = PaddedConv((channels + condition_fields) * patch**space, widths[0], axes)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         for i, width in enumerate(widths):
@@ -139,19 +163,20 @@ class UNet(nn.Module):
                         Block(2 * width if b == 0 else width, width, embedding, axes, dropout) for b in range(blocks)
                     )
                 )
-        self.head = PaddedConv(widths[0], channels, axes, gain=0.0)
+        self.head = PaddedConv(widths[0], channels * patch**space, axes, gain=0.0)
         self.norm = PixelNorm(widths[0])
 
     @property
     def multiple(self) -> int:
         """Cells that one cell of the coarsest level spans: sizes are padded to a multiple of it."""
-        return 2 ** (self.levels - 1)
+        return self.patch * 2 ** (self.levels - 1)
 
     @property
     def radius(self) -> int:
         """Cells that a pixel of the output sees at most in each direction (for windows aligned to `multiple`)."""
         convs = sum(2 * self.blocks * 2**i * (2 if i + 1 < self.levels else 1) for i in range(self.levels))
-        return 2 + convs + sum(2 * (2 ** (i + 1) - 2**i) for i in range(self.levels - 1))
+        patches = 2 + convs + sum(2 * (2 ** (i + 1) - 2**i) for i in range(self.levels - 1))
+        return self.patch * (patches + 1) - 1
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition | None = None) -> Tensor:
         """Apply F.
@@ -181,7 +206,7 @@ class UNet(nn.Module):
         if h.ndim in _LAYOUT:
             h = h.contiguous(memory_format=_LAYOUT[h.ndim])  # a tenth to a third faster
         size = h.shape[2:]
-        h = self.stem(self._pad(h))
+        h = self.stem(fold(self._pad(h), self.patch))
         skips = []
         for i in range(self.levels):
             for block in self.down[i].children():
@@ -193,7 +218,7 @@ class UNet(nn.Module):
             h = torch.cat([self.grow[i](h), skips[i]], dim=1)
             for block in self.up[i].children():
                 h = block(h, embedding)
-        out = self.head(functional.silu(self.norm(h)))
+        out = unfold(self.head(functional.silu(self.norm(h))), self.patch)
         return out[(..., *[slice(n) for n in size])]
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -204,6 +229,6 @@ class UNet(nn.Module):
                 raise UserError(
                     f"Axis {axis} of {x.shape[2 + axis]} cells wraps around, so it must be a multiple of"
                     f" {self.multiple}, the cells that one cell of the coarsest level spans: choose fewer levels"
-                    " (network.widths), or network.periodic=false and accept a seam."
+                    " (network.widths), smaller patches (network.patch), or network.periodic=false and accept a seam."
                 )
         return functional.pad(x, [v for m in reversed(missing) for v in (0, m)]) if any(missing) else x
