@@ -31,7 +31,7 @@ from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 from scigen.plots.leaderboard import figure, markdown, tables
 from scigen.workflows.folder import alone, claim, digest, write
-from scigen.workflows.progress import progress
+from scigen.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from scigen.plots.panels import training_curves
 from scigen.plots.report import write_report
 from scigen.plots.style import canvas, save
 from scigen.workflows.folder import write
-from scigen.workflows.progress import progress
+from scigen.progress import progress
 from scigen.workflows.speed import speed
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from scigen.core.trace import through, trace
 from scigen.errors import UserError
 from scigen.io.pieces import PieceArchive
 from scigen.workflows.folder import digest
-from scigen.workflows.progress import progress
+from scigen.progress import progress
 
 log = logging.getLogger(__name__)
 

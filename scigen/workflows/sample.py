@@ -14,7 +14,7 @@ from scigen.io.archive import fingerprint, open_archive
 from scigen.io.missing import KEY, check_policy, settle
 from scigen.io.write import SampleWriter
 from scigen.workflows.device import pick
-from scigen.workflows.progress import progress
+from scigen.progress import progress
 
 log = logging.getLogger(__name__)
 

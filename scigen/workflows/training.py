@@ -26,7 +26,7 @@ from scigen.core.selection import faults
 from scigen.core.train import train
 from scigen.errors import UserError
 from scigen.workflows.device import pick
-from scigen.workflows.progress import progress
+from scigen.progress import progress
 
 log = logging.getLogger(__name__)
 
