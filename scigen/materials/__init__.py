@@ -1,0 +1,1 @@
+"""Materials: conditional multiphase microstructures."""
