@@ -56,6 +56,14 @@ def spacing(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:
     return float(edges[0]), float(edges[1]), float(edges[2])
 
 
+def neighbours(values: NDArray, axis: int, wrap: bool) -> tuple[NDArray, NDArray]:
+    """The two ends (…, Z, Y, X) of every pair of neighbours along an axis, one pair fewer than voxels if it is open."""
+    if wrap:
+        return values, np.roll(values, -1, axis - 3)
+    lines = np.moveaxis(values, axis - 3, -1)
+    return np.moveaxis(lines[..., :-1], -1, axis - 3), np.moveaxis(lines[..., 1:], -1, axis - 3)
+
+
 def place(axis: int) -> int:
     """An axis as 0 (z), 1 (y) or 2 (x).
 

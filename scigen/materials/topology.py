@@ -1,5 +1,6 @@
 """How a phase hangs together: clusters, percolation, Euler number."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
-from scigen.materials.indicator import Mask, checked, place, wraps
+from scigen.materials.indicator import Mask, checked, neighbours, place, wraps
 
 Labels = NDArray[np.int32]
 
@@ -74,3 +75,43 @@ def connected(indicator: ArrayLike, periodic: bool | Sequence[bool] = False) -> 
         return float("nan")
     sizes = np.bincount(labels.ravel())[1:]
     return float(sizes.max() / sizes.sum())
+
+
+def euler(indicator: ArrayLike, periodic: bool | Sequence[bool] = False) -> NDArray[np.float64]:
+    """Euler number a voxel, parts − tunnels + voids, of the union of closed voxels, which a corner suffices to connect.
+
+    Corners − edges + faces − voxels of the union, shared out to the corners of voxels (Ohser & Mücklich 2000,
+    Statistical Analysis of Microstructures in Materials Science, section 4.3). Along open axes only corners within the
+    volume count, so that what the border cuts adds no bias.
+
+    Args:
+        indicator: (…, Z, Y, X).
+        periodic: along every axis or each.
+
+    Returns:
+        (…) [1 / voxel], per corner; NaN where no corner is within.
+    """
+    phase = checked(indicator)
+    code = phase.astype(np.int64)  # of the eight voxels around a corner
+    for axis, wrap in enumerate(wraps(periodic)):
+        before, after = neighbours(code, axis, wrap)
+        code = before | after << (1 << axis)
+    corners = int(np.prod(code.shape[-3:]))
+    if not corners:
+        return np.full(phase.shape[:-3], np.nan)
+    return np.asarray(_euler_of_corners()[code].sum((-3, -2, -1)) / corners)
+
+
+def _euler_of_corners() -> NDArray[np.float64]:
+    """What a corner with each set of voxels around it adds (256,): bit z + 2 y + 4 x is the voxel at (z, y, x)."""
+    voxels = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(bool)
+    at = np.array([[i >> axis & 1 for axis in range(3)] for i in range(8)])
+    out = np.zeros(256)
+    for fixed in itertools.product((None, 0, 1), repeat=3):  # cells at the corner: an axis is a point, or either side
+        inside = np.ones(8, bool)
+        for axis, side in enumerate(fixed):
+            if side is not None:
+                inside &= at[:, axis] == side
+        dimension = 3 - fixed.count(None)
+        out += (-0.5) ** dimension * voxels[:, inside].any(1)  # a cell of d dimensions has 2ᵈ corners
+    return out
