@@ -83,7 +83,7 @@ def _imagej(scan: Scan, file: tifffile.TiffFile, path: Path) -> Scan:
     unit = length_unit(str(about.get("unit", "")), f"unit of {path}")
     tags = file.pages.first.tags
     pixels = [tags[key].value if key in tags else (0, 0) for key in ("YResolution", "XResolution")]
-    if unit == "voxel" or not all(a and b for a, b in pixels):
+    if "unit" not in about or not all(a and b for a, b in pixels):
         return scan
     y, x = (b / a for a, b in pixels)
     z = abs(float(about.get("spacing", 1.0)))  # ImageJ leaves out a spacing of 1
