@@ -1,8 +1,9 @@
 """Volumes in numpy's files, raw files and HDF5."""
 
+import contextlib
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ def read_npy(path: Path, name: str, shape: Sequence[int] | None) -> list[Scan]:
     Raises:
         UserError: if it is damaged, cut short or holds pickled objects, which are never loaded.
     """
-    return [Scan(name, _shaped(_load(path), shape))]
+    with path.open("rb") as file, _loading(path):
+        values = np.load(file, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{path} is a .npz file by its contents: correct its suffix.")
+    return [Scan(name, _shaped(values, shape))]
 
 
 def read_npz(path: Path, name: str, shape: Sequence[int] | None, variable: str | None) -> list[Scan]:
@@ -29,11 +34,11 @@ def read_npz(path: Path, name: str, shape: Sequence[int] | None, variable: str |
     Raises:
         UserError: as `read_npy`, or if `variable` is not there, or several arrays could be meant.
     """
-    archive = _load(path)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise UserError(f"{path} is a .npy file by its contents: correct its suffix.")
-    with archive:
-        loaded = {key: _member(archive, key, path) for key in archive.files}
+    with path.open("rb") as file, _loading(path):
+        archive = np.load(file, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise UserError(f"{path} is a .npy file by its contents: correct its suffix.")
+        loaded = {key: archive[key] for key in archive.files}
     possible = {k: v for k, v in loaded.items() if v.ndim > 2 or (shape is not None and v.size == math.prod(shape))}
     chosen = choose(list(possible or loaded), variable, path)
     about = {k: v for k, v in loaded.items() if k in ("voxel_size", "unit", "voxel_unit", "phases")}
@@ -143,19 +148,14 @@ def squeezed(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _load(path: Path) -> Any:
-    """Load a file of numpy's, without pickled objects."""
+@contextlib.contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    """Turn what numpy raises of a bad file into a `UserError`."""
     try:
-        return np.load(path, allow_pickle=False)
-    except Exception as error:
-        raise _unloadable(path, error) from error
-
-
-def _member(archive: Mapping[str, np.ndarray], key: str, path: Path) -> np.ndarray:
-    """One array of an .npz file."""
-    try:
-        return archive[key]
-    except Exception as error:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of zip, zlib, the header's own parser
         raise _unloadable(path, error) from error
 
 

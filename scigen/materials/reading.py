@@ -11,10 +11,10 @@ import numpy as np
 
 from scigen.errors import UserError
 from scigen.io.archive import PARTIAL
-from scigen.io.opening import NETCDF, is_zarr
+from scigen.io.opening import NETCDF
 from scigen.materials.arrays import natural, read_hdf5, read_npy, read_npz, read_raw
 from scigen.materials.scan import Scan, length_unit, settle, three
-from scigen.materials.stores import read_store
+from scigen.materials.stores import is_store, read_store
 from scigen.materials.tiff import read_tiff
 from scigen.materials.volumes import Phases, Volume, checked, distinct, named, relabel, require_volume
 
@@ -137,7 +137,7 @@ def _find(path: Paths) -> tuple[list[Path], bool]:
     where = Path(path).expanduser()
     if where.name.endswith(PARTIAL):
         raise UserError(f"{where} is an unfinished output: run the command that makes it again.")
-    if where.is_dir() and not is_zarr(where):
+    if where.is_dir() and not is_store(where):
         return _of_folder(where), True
     if where.exists():
         return [where], False
@@ -152,7 +152,7 @@ def _find(path: Paths) -> tuple[list[Path], bool]:
 def _of_folder(folder: Path) -> list[Path]:
     """The volumes in a folder, in natural order; other files are left alone."""
     inside = sorted(folder.iterdir(), key=lambda p: natural(p.name))
-    found = [p for p in inside if (p.suffix.lower() in SUFFIXES and p.is_file()) or (p.is_dir() and is_zarr(p))]
+    found = [p for p in inside if (p.suffix.lower() in SUFFIXES and p.is_file()) or (p.is_dir() and is_store(p))]
     if not found:
         raise UserError(
             f"{folder} is a folder without volumes; it holds {', '.join(p.name for p in inside[:5]) or 'nothing'}. "

@@ -98,7 +98,7 @@ def length_unit(text: str, key: str) -> str:
     unit = parse_units(text)
     if unit is None or unit.dimensionality != {"[length]": 1}:
         raise UserError(f"{key}={text!r}: expected a unit of length, such as um or nm, or voxel.")
-    return next((u for u in UNITS if parse_units(u) == unit), text)
+    return next((u for u in UNITS if math.isclose((1 * unit).to(parse_units(u)).magnitude, 1)), text)
 
 
 def settle(scan: Scan, size: Size | None, unit: str | None) -> tuple[Size, str]:

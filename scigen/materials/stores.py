@@ -23,6 +23,11 @@ VARIABLE = "phase"
 """What scigen's own archives call the labels."""
 
 
+def is_store(path: Path) -> bool:
+    """Whether a folder is a zarr store, a bare array of format 2 among them."""
+    return is_zarr(path) or (path / ".zarray").is_file()
+
+
 def read_store(path: Path, name: str, variable: str | None) -> list[Scan]:
     """Volumes of a zarr store or netCDF file.
 
@@ -38,7 +43,7 @@ def read_store(path: Path, name: str, variable: str | None) -> list[Scan]:
     Raises:
         UserError: if it is damaged, or `variable` is not there or needed.
     """
-    if not is_zarr(path):
+    if not is_store(path):
         return _of_dataset(open_raw(path, None), name, variable, path)
     with reading(str(path)):
         root = zarr.open(path, mode="r")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +36,10 @@ def read_tiff(path: Path, name: str) -> Scan:
     try:
         with _errors() as errors, tifffile.TiffFile(path) as file:
             scan = _read(file, path, name)
-            if file.is_imagej and scan.values.ndim > 2:
-                announced = int((file.imagej_metadata or {}).get("images", 0))
-                if announced > len(scan.values):
-                    errors.append(f"it announces {announced} pages and holds {len(scan.values)}")
+            announced = int((file.imagej_metadata or {}).get("images", 1)) if file.is_imagej else 1
+            pages = math.prod(scan.values.shape[:-2])
+            if announced > pages:
+                errors.append(f"it announces {announced} pages and holds {pages}")
     except UserError:
         raise
     except Exception as error:  # the kinds of error of damaged files are as many as their tags
@@ -83,7 +84,7 @@ def _imagej(scan: Scan, file: tifffile.TiffFile, path: Path) -> Scan:
     unit = length_unit(str(about.get("unit", "")), f"unit of {path}")
     tags = file.pages.first.tags
     pixels = [tags[key].value if key in tags else (0, 0) for key in ("YResolution", "XResolution")]
-    if unit == "voxel" or not all(a and b for a, b in pixels):
+    if "unit" not in about or not all(a and b for a, b in pixels):
         return scan
     y, x = (b / a for a, b in pixels)
     z = abs(float(about.get("spacing", 1.0)))  # ImageJ leaves out a spacing of 1

@@ -123,6 +123,19 @@ def require_volume(grey: np.ndarray, name: str) -> None:
         raise UserError(f"{name} is {shape}: it has no voxels.")
 
 
+def require_labels(grey: np.ndarray, name: str, count: int) -> np.ndarray:
+    """Whole numbers 0 … count − 1 of any type as uint8.
+
+    Raises:
+        UserError: if there are others, or NaN.
+    """
+    require_volume(grey, name)
+    values, _ = distinct(grey, name)
+    if values[0] < 0 or values[-1] >= count:
+        raise UserError(f"{name} holds the labels {values[0]} to {values[-1]}, expected 0 to {count - 1}.")
+    return grey.astype(np.uint8)
+
+
 def distinct(grey: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The grey values that occur, in order, and how often.
 
