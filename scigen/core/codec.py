@@ -96,7 +96,7 @@ class Codec(ABC):
         return {}
 
     def scored(self, fields: np.ndarray) -> np.ndarray:
-        """Of decoded fields (…, C, *S) what the choice of weights compares: numbers whose differences mean something."""
+        """What the choice of weights compares of decoded fields (…, C, *S): numbers that can be averaged."""
         return fields
 
     def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:

@@ -1,4 +1,4 @@
-"""The cheap baseline: level cuts of Gaussian fields with the two-point statistics and fractions of the real specimens."""
+"""The cheap baseline: level cuts of Gaussian fields with the two-point function and fractions of real specimens."""
 
 import hashlib
 from collections.abc import Sequence

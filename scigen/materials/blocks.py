@@ -64,7 +64,7 @@ def cut(
         specimens: to cut.
         size: of the blocks; None takes whole specimens.
         shares: of training, validation and test.
-        number: training blocks to draw from specimens that are larger than a block; validation and test get their share.
+        number: training blocks to draw from specimens larger than a block; validation and test get their share.
         seed: of the order and the places.
 
     Raises:

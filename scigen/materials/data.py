@@ -1,4 +1,4 @@
-"""Training, validation and test samples of specimens: blocks with what is known of each, turned, shifted, half asked."""
+"""Training, validation and test samples: blocks of specimens with their quantities, turned, shifted, partly told."""
 
 import hashlib
 import logging
@@ -96,7 +96,7 @@ def training(
 
 
 def ask(truth: xr.Dataset, quantities: Sequence[Quantity], rng: np.random.Generator) -> xr.Dataset:
-    """Inputs with a random subset of the quantities told, NaN for the others: kinds as in `GIVEN`, fractions together."""
+    """Inputs with a random subset of the quantities told, NaN for the others: how often says `GIVEN`."""
     count = truth.sizes["specimen"]
     kinds = {kind: rng.random(count) < share for kind, share in GIVEN.items()}
     out = xr.Dataset(coords={"specimen": truth["specimen"]})
@@ -146,7 +146,7 @@ def _diffusivities(
 ) -> np.ndarray:
     """(N, P, 3) diffusivities, from the cache if they were computed before."""
     digest = hashlib.sha256(repr((list(phases), cutting.periodic, tuple(voxel_size), labels.shape)).encode())
-    digest.update(labels)
+    digest.update(labels.tobytes())
     path = cache / f"diffusivity-{digest.hexdigest()[:16]}.npy"
     if path.exists():
         found = np.load(path, allow_pickle=False)

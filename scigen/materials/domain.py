@@ -15,9 +15,12 @@ import xarray as xr
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
 from scigen.errors import UserError
+from scigen.materials import metrics, plots, tables
+from scigen.materials.baseline import level_cuts
 from scigen.materials.blocks import cut
 from scigen.materials.data import measure, tell, training, whole
 from scigen.materials.physics import MicrostructureCodec
+from scigen.materials.process import ProcessModel, reader, with_process
 from scigen.materials.quantities import FRACTION, quantities
 from scigen.materials.specimens import Specimens, open_specimens
 from scigen.materials.synth import Process, make
@@ -62,16 +65,15 @@ class Materials(Domain):
             phases=phases, voxel_size=voxel_size, unit=unit, shape=shape, dtype=dtype, variable=variable,
             periodic=periodic,
         )  # fmt: skip
-        self.copies, self.symmetry, self.transport, self.known = copies, symmetry, transport, known
+        self.copies, self.symmetry, self.transport, self.told = copies, symmetry, transport, known
+        self.reader: ProcessModel | None = None
         self.given, self.split, self.workers, self.seed = tuple(given), tuple(split), workers, seed
         known_keys = [f.name for f in fields(Process)]
         self.settings = dict(synth or {})
         if unknown := [k for k in self.settings if k not in known_keys]:
             raise UserError(f"data.synth.{unknown[0]}: the default data know {', '.join(known_keys)}.")
         if copies < 1 or blocks < 1 or not 0 <= known <= 1:
-            raise UserError(
-                f"data.copies={copies}, data.blocks={blocks}: at least 1; data.known={known}: from 0 to 1."
-            )
+            raise UserError(f"data.copies={copies}, data.blocks={blocks}: at least 1; data.known={known}: from 0 to 1.")
         share = np.asarray(self.split, float)
         if len(share) != 3 or (share < 0).any() or abs(share.sum() - 1) > 1e-6 or share[0] == 0 or share[2] == 0:
             raise UserError(
@@ -97,7 +99,7 @@ class Materials(Domain):
     def open(self, cache: Path, codec: Codec | None = None) -> Data:
         """Read the volumes (or make the default ones under `cache`), cut, measure and split them."""
         path: Any = self.path
-        reading = self.reading
+        reading: dict[str, Any] = self.reading
         if path is None:
             digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True, default=list).encode()).hexdigest()[:8]
             path = str(self.synth(cache / f"materials-{digest}.zarr"))
@@ -119,16 +121,18 @@ class Materials(Domain):
         if codec is None:
             codec = MicrostructureCodec(
                 cutting.size, names, [q.fitted(of["train"][q.name]) for q in known], periodic=cutting.periodic,
-                voxel_size=specimens.volumes[0].voxel_size, unit=specimens.volumes[0].unit, inpaint=self.known > 0,
+                voxel_size=specimens.volumes[0].voxel_size, unit=specimens.volumes[0].unit, inpaint=self.told > 0,
                 mean=[float(of["train"][f"{FRACTION}_{p}"].mean()) for p in names],
             )  # fmt: skip
         elif not isinstance(codec, MicrostructureCodec):
             raise UserError("The teacher's bundle is not one for microstructures.")
         else:
-            codec = _same(codec, specimens, cutting.size, cutting.periodic, [q.name for q in known], self.known > 0)
+            codec = _same(codec, specimens, cutting.size, cutting.periodic, [q.name for q in known], self.told > 0)
+        if specimens.process:
+            self.reader = reader(specimens, cutting, cutting.blocks["train"], of["train"])
         train = training(
             specimens, cutting, cutting.blocks["train"], of["train"], known, copies=self.copies,
-            symmetry=self.symmetry, known=self.known, seed=self.seed,
+            symmetry=self.symmetry, known=self.told, seed=self.seed,
         )  # fmt: skip
         rest = {}
         for name in ("validation", "test"):
@@ -142,30 +146,41 @@ class Materials(Domain):
         return archive
 
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
-        """…"""
-        return {}
+        """Level cuts of Gaussian fields with each specimen's own two-point function and fractions, two of each."""
+        assert isinstance(codec, MicrostructureCodec)
+        truth = split.truth["phase"]
+        made = [
+            level_cuts(labels, len(codec.phases), codec.periodic, 2, str(key))
+            for key, labels in zip(truth["specimen"].values, truth.values, strict=True)
+        ]
+        out = codec.layout(split.inputs).coords.copy()
+        out["phase"] = (("specimen", "member", "z", "y", "x"), np.stack(made), codec.variables["phase"])
+        return {"Gaussian level cut": out.assign_attrs(codec.attributes)}
 
     def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
-        """…"""
-        raise NotImplementedError
+        """Structure, transport, diversity of contenders; process parameters where a fit has learnt to read them."""
+        report = metrics.evaluate(truth, samples, transport=self.transport, workers=self.workers)
+        if self.reader is not None and all(n in truth for n in self.reader.names):
+            report = with_process(report, self.reader, truth, samples)
+        return report
 
     def tables(self, report: xr.Dataset) -> Sequence[Table]:
-        """…"""
-        return []
+        """Structure and transport, then distributions."""
+        return tables.tables(report)
 
     def verdict(self, report: xr.Dataset) -> str:
-        """…"""
-        return ""
+        """Each student beside the teacher and the held-out specimens."""
+        return tables.verdict(report)
 
     def to_json(self, report: xr.Dataset) -> dict[str, Any]:
         """All numbers."""
-        return {}
+        return metrics.to_json(report)
 
     def figures(
         self, report: xr.Dataset, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], folder: Path
     ) -> list[tuple[str, Path]]:
-        """Pictures."""
-        return []
+        """Blocks, S₂ curves, target against achieved."""
+        return plots.figures(report, truth, samples, folder)
 
 
 def _same(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scigen.core.operator import Operator

@@ -47,8 +47,9 @@ def evaluate(
         two_point_error (phase: mean over lags and axes of |mean S₂ − the truth's| / φ(1−φ)) and its two_point_floor,
         what as many real specimens would have by chance; surface_ratio (phase, interval), triple_line_ratio
         (interval); diffusivity_r2 and diffusivity_rmse (of achieved against target, all conductors and axes),
-        diffusivity_r2_fraction (the same of a cubic in the volume fraction, the baseline); diversity (variance of radial
-        S₂ among members of a condition, summed over lags and phases) with diversity_ratio (interval) to the teacher's
+        diffusivity_r2_fraction (the same of a cubic in the volume fraction, the baseline); diversity (variance of
+        radial S₂ among members of a condition, summed over lags and phases) with diversity_ratio (interval) to the
+        teacher's
         and freedom, its degrees of freedom; wasserstein (descriptor: distance of distributions over the held-out's
         standard deviation); curves two_point, two_point_radial (with the truth's and its band), lineal_path; scatter:
         achieved and target diffusivity. attrs: samples.
@@ -109,7 +110,9 @@ def _paired(truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> tuple[xr.Da
     return truth.sel(specimen=keys), {n: ds.sel(specimen=keys) for n, ds in samples.items()}
 
 
-def _targets(ds: xr.Dataset, real: xr.Dataset, phases: Sequence[str], transport: Sequence[str]) -> dict[str, np.ndarray]:
+def _targets(
+    ds: xr.Dataset, real: xr.Dataset, phases: Sequence[str], transport: Sequence[str]
+) -> dict[str, np.ndarray]:
     """What was asked for; of quantities that were left free, the held-out specimen's own."""
 
     def told(name: str, own: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
 ∂u_i/∂t = ∇²(g(u_i) − β − Σ_a κ_a ∂²u_i/∂a²),   g(u) = 2u(1−u)(1−2u),   β = mean of g(u_j) over the phases
 
 for concentrations u_i that add up to 1: the gradient flow of Σ_i u_i²(1−u_i)² + ½ Σ_a κ_a |∂_a u_i|², with β the
-multiplier of that constraint (Boyer & Lapuerta 2006, doi:10.1051/m2an:2006028, equal surface tensions). Where only two
-phases are present β is 0 and this is the usual equation, whose interface is (1 + tanh(x/√(2κ)))/2. Three interfaces meet
-in true triple lines.
+multiplier of that constraint (Boyer & Lapuerta 2006, doi:10.1051/m2an:2006028, equal surface tensions). Where only
+two phases are present β is 0 and this is the usual equation, whose interface is (1 + tanh(x/√(2κ)))/2. Three interfaces
+meet in true triple lines.
 
 The step takes the stiff linear part implicitly, with a stabilising A ∇²u on both sides (Eyre 1998). Everything is in
 voxels and units of the mobility.

@@ -19,6 +19,7 @@ from scigen.core.codec import Codec, Index, Layout
 from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.materials.assign import counts, largest, largest_with
+from scigen.materials.export import export
 from scigen.materials.known import UNKNOWN, Known
 from scigen.materials.quantities import Quantity, asked, check_transport, complete, fractions_of, outside
 
@@ -201,7 +202,8 @@ class MicrostructureCodec(Codec):
         scores = self.scores(x.cpu(), share)
         if self.border:
             b = self.border
-            scores = scores[(..., *[slice(b, b + n) for n in self.size])]
+            z, y, x_ = (slice(b, b + n) for n in self.size)
+            scores = scores[:, :, z, y, x_]
         known = condition.get("known")
         out = []
         for i, one in enumerate(scores.numpy()):
@@ -280,6 +282,10 @@ class MicrostructureCodec(Codec):
             coords[f"target_{q.name}"] = ("specimen", inputs[q.name].values)
         return Layout(xr.Dataset(coords=coords), ("specimen", "z", "y", "x"))
 
+    def export(self, archive: xr.Dataset, stem: Path, formats: Sequence[str]) -> list[Path]:
+        """Every volume as tif, vti or npz, or a preview of the first few as png."""
+        return export(archive, stem, formats) if formats else []
+
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All arguments as JSON."""
         return {
@@ -320,8 +326,8 @@ class MicrostructureCodec(Codec):
         if (kept > wanted).any():
             p = int(np.argmax(kept - wanted))
             raise UserError(
-                f"The known voxels hold {kept[p]} of {self.phases[p]}, more than the {wanted[p]} that its volume fraction"
-                f" {share[p]:g} allows: raise it, or leave exact out."
+                f"The known voxels hold {kept[p]} of {self.phases[p]}, more than the {wanted[p]} that its volume"
+                f" fraction {share[p]:g} allows: raise it, or leave exact out."
             )
         out[open_] = largest_with(scores[:, open_], wanted - kept)
         return out

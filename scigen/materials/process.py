@@ -1,8 +1,9 @@
 """The parameters of a microstructure's making, read off the microstructure: kernel regression on its statistics.
 
-Ridge regression with a Gaussian kernel on volume fractions, two-point function and lineal path along the axes; width and
-ridge are those with the least leave-one-group-out error, known in closed form: with H = K (K + λI)⁻¹ the errors of a left
-out group g are (I − H_gg)⁻¹ r_g. Snapshots of one simulation are one group, so that the error is that on new simulations.
+Ridge regression with a Gaussian kernel on volume fractions, two-point function and lineal path along the axes; width
+and ridge are those with the least leave-one-group-out error, known in closed form: with G = (K + λI)⁻¹ and weights
+w = G y the errors of a group g that is left out are (G_gg)⁻¹ w_g. Snapshots of one simulation are one group, so that
+the error is that on new simulations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from scigen.materials.blocks import Block, Cutting
 from scigen.materials.correlation import lineal_path, two_point_axes
+from scigen.materials.specimens import Specimens
+from scigen.materials.statistics import phase_names
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 WIDTHS = (0.5, 1.0, 2.0, 4.0)
@@ -90,3 +95,40 @@ class ProcessModel:
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances (N, M)."""
     return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)
+
+
+def reader(
+    specimens: Specimens, cutting: Cutting, blocks: Sequence[Block], values: Mapping[str, np.ndarray]
+) -> ProcessModel:  # fmt: skip
+    """A model of the process parameters, fitted to training blocks."""
+    count = len(specimens.phases)
+    rows = np.stack([features(cutting.labels(specimens, b), count, cutting.periodic) for b in blocks])
+    groups = [specimens.groups[b.specimen] for b in blocks]
+    return ProcessModel.fit(rows, {n: values[n] for n in specimens.process}, groups)
+
+
+def with_process(
+    report: xr.Dataset, model: ProcessModel, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]
+) -> xr.Dataset:  # fmt: skip
+    """The report with what is read off the volumes.
+
+    Added are process_rmse (model, parameter), the rms of ln(read off ÷ the held-out specimen's own), and process_error
+    (parameter), the same of the held-out specimens themselves.
+    """
+    periodic = [bool(p) for p in truth.attrs["periodic"]]
+    phases = len(phase_names(truth))
+    keys = truth["specimen"].values
+    for ds in samples.values():
+        keys = keys[np.isin(keys, ds["specimen"].values)]
+    own = truth.sel(specimen=keys)
+
+    def error(labels: np.ndarray) -> np.ndarray:
+        rows = np.stack([features(v, phases, periodic) for v in labels.reshape(-1, *labels.shape[-3:])])
+        read = model.predict(rows)
+        each = [np.log(read[n].reshape(len(keys), -1)) - np.log(own[n].values)[:, None] for n in model.names]
+        return np.array([float(np.sqrt(np.square(e).mean())) for e in each])
+
+    found = [error(samples[str(m)]["phase"].sel(specimen=keys).values) for m in report["model"].values]
+    report["process_rmse"] = (("model", "parameter"), np.stack(found))
+    report["process_error"] = ("parameter", error(own["phase"].values))
+    return report.assign_coords(parameter=list(model.names))

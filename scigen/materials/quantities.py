@@ -1,4 +1,4 @@
-"""What a microstructure is conditioned on: fractions, transport, process parameters; any subset given, the rest free."""
+"""What a microstructure is conditioned on: fractions, transport, process parameters; any subset, the rest free."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -87,8 +87,8 @@ def complete(inputs: xr.Dataset, phases: Sequence[str]) -> xr.Dataset:
         i = int(np.argmax(over))
         told = ", ".join(f"{p} {v:g}" for p, v in zip(phases, share[i], strict=True) if np.isfinite(v))
         raise UserError(
-            f"Volume fractions add up to {total[i]:.4g} (specimen {i}: {told}): they must add up to 1. Leave one out and"
-            " it follows."
+            f"Volume fractions add up to {total[i]:.4g} (specimen {i}: {told}): they must add up to 1. Leave one out"
+            " and it follows."
         )
     last = free.sum(1) == 1
     share[last] = np.where(free[last], np.maximum(1 - total[last], 0.0)[:, None], share[last])
@@ -112,8 +112,8 @@ def check_transport(inputs: xr.Dataset, known: Sequence[Quantity], phases: Seque
         if wrong.any():
             i = int(np.argmax(wrong))
             raise UserError(
-                f"{q.name}={values[i]:g} (specimen {i}) is impossible: D_eff/D₀ lies between 0 and the volume fraction of"
-                f" {phase}, {bound[i]:g} here, which straight channels reach (τ = 1). Lower it, or raise the fraction."
+                f"{q.name}={values[i]:g} (specimen {i}) is impossible: D_eff/D₀ lies between 0 and the volume fraction"
+                f" of {phase}, {bound[i]:g} here, which straight channels reach (τ = 1). Lower it, or raise the fraction."
             )
 
 

@@ -40,7 +40,7 @@ class Specimens:
         digest = hashlib.sha256(repr((list(self.phases), self.volumes[0].voxel_size, list(self.groups))).encode())
         for volume in self.volumes:
             digest.update(repr(volume.labels.shape).encode())
-            digest.update(np.ascontiguousarray(volume.labels))
+            digest.update(volume.labels.tobytes())
         for name, values in sorted(self.process.items()):
             digest.update(name.encode() + np.asarray(values, np.float64).tobytes())
         return digest.hexdigest()[:16]

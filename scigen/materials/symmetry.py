@@ -56,8 +56,8 @@ def group(kind: str, shape: Sequence[int], voxel_size: Sequence[float] = (1.0, 1
     if kind == "none":
         return [Symmetry()]
     sides = list(zip(shape, voxel_size, strict=True))
-    turns: list[tuple[int, int, int]] = [
-        p for p in itertools.permutations((0, 1, 2)) if [sides[a] for a in p] == sides and (kind != "transverse" or p[0] == 0)
-    ]  # fmt: skip
+    turns = [(a, b, c) for a, b, c in itertools.permutations((0, 1, 2)) if [sides[i] for i in (a, b, c)] == sides]
+    if kind == "transverse":
+        turns = [t for t in turns if t[0] == 0]
     flips: list[tuple[bool, bool, bool]] = list(itertools.product((False, True), repeat=3))  # type: ignore[arg-type]
     return [Symmetry(p, f) for p in turns for f in flips]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -83,10 +84,11 @@ class Process:
         rng = np.random.default_rng([self.seed, number])
         room = 1 - self.phases * self.fraction
         share = self.fraction + room * rng.dirichlet(np.ones(self.phases))
-        ratio = float(np.exp(rng.uniform(*np.log(self.anisotropy))))
+        ratio = math.exp(rng.uniform(math.log(self.anisotropy[0]), math.log(self.anisotropy[1])))
         slow = 1.0 if self.phases == 2 else 2.0
-        times = np.sort(np.exp(rng.uniform(*np.log(self.time), size=self.snapshots))) * slow
-        run = CahnHilliard(self.sides, share, (self.kappa * ratio, self.kappa, self.kappa), rng)
+        low, high = map(math.log, self.time)
+        times = np.sort(slow * np.exp(rng.uniform(low, high, self.snapshots))).tolist()
+        run = CahnHilliard(self.sides, share.tolist(), (self.kappa * ratio, self.kappa, self.kappa), rng)
         wanted = counts(share, int(np.prod(self.sides)))
         for time, u in zip(times, run.snapshots(times), strict=True):
             yield largest_with(u, wanted), {"anisotropy": ratio, "coarsening_time": float(time)}

@@ -37,6 +37,7 @@ def _main(report: xr.Dataset) -> Table:
     triple = bool(np.isfinite(report["triple_line_ratio"]).any())
     told = " ".join(map(str, report["conductor"].values))
     several = "of the phase where it is worst"
+    line = [Column("triple line", "length of triple lines over the held-out's, with a 95 % interval; 1")]
     columns = [
         Column("contender", numeric=False),
         Column("calls", "network calls a member (NFE)"),
@@ -47,17 +48,17 @@ def _main(report: xr.Dataset) -> Table:
             " specimens differ by through chance alone",
         ),
         Column("surface", f"specific surface over the held-out's, {several}, with a 95 % interval; 1"),
-        *([Column("triple line", "length of triple lines over the held-out's, with a 95 % interval; 1")] if triple else []),
+        *(line if triple else []),
         Column("D_eff R²", f"achieved against target effective diffusivity of {told} along z, y, x, by a solver; 1"),
         Column("D_eff rmse", "root-mean-square distance from the target [D₀]; 0", minor=True),
-        Column("diversity", "variance of S₂ among members of one condition over the teacher's, with a 95 % interval; 1"),
+        Column("diversity", "variance of S₂ among members of a condition over the teacher's, with a 95 % interval; 1"),
     ]  # fmt: skip
     rows: list[list[Cell]] = []
     for model in map(str, report["model"].values):
         one = report.sel(model=model)
         surface = one["surface_ratio"]
-        worst = int(np.nanargmax(np.abs(np.log(surface.sel(interval="estimate").values))))
-        error = int(one["two_point_error"].argmax())
+        worst = _farthest(surface.sel(interval="estimate").values)
+        error = int(np.argmax(one["two_point_error"].values))
         nfe = float(one["nfe"])
         rows.append(
             [
@@ -75,7 +76,7 @@ def _main(report: xr.Dataset) -> Table:
     base = float(report["diffusivity_r2_fraction"].max())
     notes = [
         f"Volume fraction alone explains R² {base:.3f} of the diffusivity (a cubic fitted to these very targets).",
-        f"Diversity: {float(report['freedom'].max()):g} degrees of freedom. Surface by Crofton's formula in 13 directions.",
+        f"Diversity: {float(report['freedom'].max()):g} degrees of freedom. Surface by Crofton's formula.",
     ]
     return Table(f"{report.attrs['samples']} held-out specimens", columns, rows, notes)
 
@@ -86,7 +87,9 @@ def _distances(report: xr.Dataset) -> Table:
         "surface": "surface", "mean_chord": "mean chord", "euler": "Euler", "connected": "connected",
         "effective_diffusivity": "D_eff", "triple_line": "triple line",
     }  # fmt: skip
-    keep = [d for d in map(str, report["descriptor"].values) if np.isfinite(report["wasserstein"].sel(descriptor=d)).any()]
+    keep = [
+        d for d in map(str, report["descriptor"].values) if np.isfinite(report["wasserstein"].sel(descriptor=d)).any()
+    ]
     hint = "Wasserstein-1 distance from the held-out specimens' distribution, over its standard deviation; 0"
     columns = [Column("contender", numeric=False), *(Column(names[d], hint) for d in keep)]
     parameters = list(map(str, report["parameter"].values)) if "parameter" in report.coords else []
@@ -108,6 +111,12 @@ def _distances(report: xr.Dataset) -> Table:
     return Table("Distances of distributions, and process parameters", columns, rows, notes)
 
 
+def _farthest(ratio: np.ndarray) -> int:
+    """Which ratio is farthest from 1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return int(np.argmax(np.nan_to_num(np.abs(np.log(ratio)), nan=-1.0)))
+
+
 def _percent(value: xr.DataArray | float) -> str:
     """A share as percent."""
     v = 100 * float(value)
@@ -118,7 +127,7 @@ def _sentence(report: xr.Dataset, model: str, teacher: str | None) -> str:
     """One student."""
     one = report.sel(model=model)
     surface = one["surface_ratio"].sel(interval="estimate").values
-    worst = surface[int(np.nanargmax(np.abs(np.log(surface))))]
+    worst = surface[_farthest(surface)]
     parts = [
         f"raw fractions off by {100 * float(one['fraction_error'].max()):.2f} points",
         f"S₂ by {_percent(one['two_point_error'].max())} of φ(1−φ)",

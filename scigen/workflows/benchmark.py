@@ -30,8 +30,8 @@ from scigen.core.noise import karras_sigmas
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 from scigen.plots.leaderboard import figure, markdown, tables
-from scigen.workflows.folder import alone, claim, digest, write
 from scigen.progress import progress
+from scigen.workflows.folder import alone, claim, digest, write
 
 log = logging.getLogger(__name__)
 

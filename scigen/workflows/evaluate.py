@@ -18,7 +18,7 @@ def run(cfg: DictConfig) -> Path:
         raise UserError("samples= names nothing to judge: write samples={student:out.zarr,teacher:other.zarr}.")
     domain: Domain = instantiate(cfg.domain, **cfg.data)
     ensembles = {name: open_archive(path) for name, path in cfg.samples.items()}
-    names = [str(k) for k, v in next(iter(ensembles.values())).data_vars.items() if "time" in v.dims]
+    names = [str(k) for k, v in next(iter(ensembles.values())).data_vars.items() if "member" in v.dims]
     truth = domain.standard(open_archive(cfg.truth), names)
     report = domain.evaluate(truth, ensembles)
     folder = Path(cfg.output)

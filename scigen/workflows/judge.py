@@ -17,8 +17,8 @@ from scigen.io.write import SampleWriter
 from scigen.plots.panels import training_curves
 from scigen.plots.report import write_report
 from scigen.plots.style import canvas, save
-from scigen.workflows.folder import write
 from scigen.progress import progress
+from scigen.workflows.folder import write
 from scigen.workflows.speed import speed
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from scigen.core.noise import check_levels
 from scigen.core.trace import through, trace
 from scigen.errors import UserError
 from scigen.io.pieces import PieceArchive
-from scigen.workflows.folder import digest
 from scigen.progress import progress
+from scigen.workflows.folder import digest
 
 log = logging.getLogger(__name__)
 

@@ -5,18 +5,23 @@ import logging
 from pathlib import Path
 
 import xarray as xr
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from scigen.core.bundle import load, versions
+from scigen.core.codec import Codec
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint, open_archive
 from scigen.io.missing import KEY, check_policy, settle
 from scigen.io.write import SampleWriter
-from scigen.workflows.device import pick
 from scigen.progress import progress
+from scigen.workflows.device import pick
+from scigen.workflows.training import plain
 
 log = logging.getLogger(__name__)
+
+ADAPTED = ("size", "boundary", "exact")
+"""What is asked of a bundle's codec beside the condition."""
 
 
 def run(cfg: DictConfig) -> Path:
@@ -24,16 +29,21 @@ def run(cfg: DictConfig) -> Path:
     bundle = load(cfg.bundle).to(pick(cfg.device))
     if cfg.static is not None:
         bundle = bundle.relocate(open_archive(cfg.static))
-    archive = open_archive(cfg.input)
+    wanted = {k: OmegaConf.to_container(cfg[k]) if OmegaConf.is_config(cfg[k]) else cfg[k] for k in ADAPTED}
+    codec = bundle.codec.adapt(wanted)
+    if codec is not bundle.codec:
+        bundle = bundle.placed(codec)
+    archive = _archive(cfg, codec)
     archive.encoding[KEY] = check_policy(cfg.missing)
     inputs = settle(select_time(bundle.codec.prepare(archive), cfg.time), cfg.missing, "the input")
     keys = bundle.codec.samples(inputs)
     attrs = bundle.attributes(members=cfg.members, seed=cfg.seed, steps=cfg.steps, batch=cfg.batch)
     attrs |= {
         "title": f"Ensemble of {cfg.members} members drawn by scigen",
-        "history": f"scigen sample bundle={cfg.bundle} input={cfg.input} members={cfg.members} seed={cfg.seed}",
+        "history": f"scigen sample bundle={cfg.bundle} {_asked(cfg)} members={cfg.members} seed={cfg.seed}",
         "scigen_input": fingerprint(archive),
         "scigen_missing": cfg.missing,
+        "scigen_steps": len(bundle.sampling.grid(cfg.steps)),
         "scigen_versions": json.dumps(versions()),
     }
     total, done = len(keys) * cfg.members, 0
@@ -64,7 +74,31 @@ def run(cfg: DictConfig) -> Path:
     Console().print(
         f"Wrote {cfg.output}: {len(keys)} samples × {cfg.members} members, {bundle.nfe(cfg.steps)} network call(s) each"
     )
-    return Path(cfg.output)
+    output = Path(cfg.output)
+    if cfg.also:
+        with xr.open_dataset(output, engine="zarr" if output.suffix == ".zarr" else None, chunks={}) as made:
+            for path in codec.export(made, output.with_suffix(""), list(cfg.also)):
+                log.info("also %s", path)
+    return output
+
+
+def _archive(cfg: DictConfig, codec: Codec) -> xr.Dataset:
+    """What conditions: an archive, or words.
+
+    Raises:
+        UserError: for neither or both.
+    """
+    if (cfg.input is None) == (cfg.condition is None):
+        raise UserError("Give one of input=ARCHIVE and condition={name: number}; the latter where a field has few.")
+    if cfg.input is not None:
+        return open_archive(cfg.input)
+    return codec.request(plain(cfg)["condition"], 1)
+
+
+def _asked(cfg: DictConfig) -> str:
+    """The words of a command line that say what was asked for."""
+    words = [f"input={cfg.input}" if cfg.input is not None else f"condition={plain(cfg)['condition']}"]
+    return " ".join(words + [f"{k}={cfg[k]}" for k in ADAPTED if cfg[k] is not None])
 
 
 def select_time(inputs: xr.Dataset, span: str | None) -> xr.Dataset:

@@ -25,8 +25,8 @@ from scigen.core.methods.base import Method
 from scigen.core.selection import faults
 from scigen.core.train import train
 from scigen.errors import UserError
-from scigen.workflows.device import pick
 from scigen.progress import progress
+from scigen.workflows.device import pick
 
 log = logging.getLogger(__name__)
 

@@ -139,8 +139,8 @@ class UNet(nn.Module):
         axes = [periodic] * space if isinstance(periodic, bool) else list(periodic)
         if space not in _CONV or len(axes) != space or not widths or blocks < 1 or patch < 1:
             raise UserError(
-                f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks}, patch={patch} do not"
-                " fit."
+                f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks}, patch={patch} do"
+                " not fit."
             )
         self.periodic, self.levels, self.blocks, self.patch = axes, len(widths), blocks, patch
         self.condition_fields, self.condition_scalars = condition_fields, condition_scalars
@@ -219,7 +219,7 @@ class UNet(nn.Module):
             for block in self.up[i].children():
                 h = block(h, embedding)
         out = unfold(self.head(functional.silu(self.norm(h))), self.patch)
-        return out[(..., *[slice(n) for n in size])]
+        return out[(slice(None), slice(None), *[slice(n) for n in size])]
 
     def _pad(self, x: Tensor) -> Tensor:
         """Pad at the far ends with zeros to multiples of `multiple`."""
