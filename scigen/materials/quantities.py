@@ -113,7 +113,8 @@ def check_transport(inputs: xr.Dataset, known: Sequence[Quantity], phases: Seque
             i = int(np.argmax(wrong))
             raise UserError(
                 f"{q.name}={values[i]:g} (specimen {i}) is impossible: D_eff/D₀ lies between 0 and the volume fraction"
-                f" of {phase}, {bound[i]:g} here, which straight channels reach (τ = 1). Lower it, or raise the fraction."
+                f" of {phase}, {bound[i]:g} here, which straight channels reach (τ = 1). Lower it, or raise the"
+                " fraction."
             )
 
 

@@ -60,6 +60,9 @@ def open_specimens(
     Raises:
         UserError: if the volumes cannot be used, or differ in voxel size, or a parameter is missing or not positive.
     """
+    beside = _beside(path)
+    if beside is not None and "periodic" in beside.attrs:
+        reading["periodic"] = [bool(p) for p in np.atleast_1d(beside.attrs["periodic"])]
     volumes, names = read_volumes(path, phases, **reading)
     sizes = {v.voxel_size for v in volumes} | {(v.unit,) for v in volumes}
     if len(sizes) > 2:
@@ -67,7 +70,6 @@ def open_specimens(
             f"The volumes of {path} differ in voxel size: {', '.join(map(str, sorted(map(str, sizes))))}. Resample them"
             " to one, or say data.voxel_size= if the files are wrong."
         )
-    beside = _beside(path)
     found: dict[str, np.ndarray] = {}
     groups = [v.group or v.name for v in volumes]
     if beside is not None and beside.sizes["specimen"] == len(volumes):
