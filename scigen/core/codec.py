@@ -122,14 +122,13 @@ class Codec(ABC):
                 raise UserError(f"{name}={value}: bundles of {type(self).__name__} have no such choice; leave it out.")
         return self
 
-    def export(self, archive: xr.Dataset, stem: Path, formats: Sequence[str]) -> list[Path]:
-        """Write samples once more, in formats of the field; returns the files.
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What `export` can write."""
+        return ()
 
-        Raises:
-            UserError: for a format that the field does not have.
-        """
-        if formats:
-            raise UserError(f"also={list(formats)}: {type(self).__name__} has no other formats; leave it out.")
+    def export(self, archive: xr.Dataset, stem: Path, formats: Sequence[str]) -> list[Path]:
+        """Write a samples archive once more, in some of the field's other formats; returns the files."""
         return []
 
     @property

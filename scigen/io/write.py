@@ -182,9 +182,11 @@ def _template(coords: xr.Dataset, dims: tuple[str, ...], members: int, attrs: Ma
 
 
 def _storable(value: Any) -> Any:
-    """A global attribute as text or number; anything else as JSON."""
+    """A global attribute as text, number or numbers; anything else as JSON."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, list) and value and all(type(v) in (int, float) for v in value):
+        return value
     return value if isinstance(value, str | int | float) and not isinstance(value, bool) else json.dumps(value)
 
 

@@ -19,7 +19,7 @@ from scigen.core.codec import Codec, Index, Layout
 from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.materials.assign import counts, largest, largest_with
-from scigen.materials.export import export
+from scigen.materials.export import FORMATS, export
 from scigen.materials.known import UNKNOWN, Known
 from scigen.materials.quantities import Quantity, asked, check_transport, complete, fractions_of, outside
 
@@ -281,6 +281,11 @@ class MicrostructureCodec(Codec):
         for q in self.known:
             coords[f"target_{q.name}"] = ("specimen", inputs[q.name].values)
         return Layout(xr.Dataset(coords=coords), ("specimen", "z", "y", "x"))
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats of other programs, and pictures."""
+        return tuple(FORMATS)
 
     def export(self, archive: xr.Dataset, stem: Path, formats: Sequence[str]) -> list[Path]:
         """Every volume as tif, vti or npz, or a preview of the first few as png."""

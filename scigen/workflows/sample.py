@@ -33,6 +33,8 @@ def run(cfg: DictConfig) -> Path:
     codec = bundle.codec.adapt(wanted)
     if codec is not bundle.codec:
         bundle = bundle.placed(codec)
+    if unknown := [f for f in cfg.also if f not in codec.formats]:
+        raise UserError(f"also={unknown[0]}: this bundle writes {', '.join(codec.formats) or 'no other formats'}.")
     archive = _archive(cfg, codec)
     archive.encoding[KEY] = check_policy(cfg.missing)
     inputs = settle(select_time(bundle.codec.prepare(archive), cfg.time), cfg.missing, "the input")
