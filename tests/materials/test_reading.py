@@ -191,6 +191,13 @@ def test_the_resolution_of_plain_tiff_is_for_printers(tmp_path: Path) -> None:
     assert read_volumes(tmp_path / "a.tif")[0][0].unit == "voxel"
 
 
+def test_imagej_leaves_out_a_spacing_of_one_and_a_unit_that_nobody_set(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", LABELS, imagej=True, resolution=(8, 4), metadata={"axes": "ZYX", "unit": "um"})
+    assert read_volumes(tmp_path / "a.tif")[0][0].voxel_size == (1, 0.25, 0.125)
+    tifffile.imwrite(tmp_path / "b.tif", LABELS, imagej=True, resolution=(72, 72), metadata={"axes": "ZYX"})
+    assert read_volumes(tmp_path / "b.tif")[0][0].voxel_size == (1, 1, 1)
+
+
 def test_an_unknown_voxel_size_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     np.save(tmp_path / "a.npy", LABELS)
     with caplog.at_level(logging.INFO, logger="scigen"):
