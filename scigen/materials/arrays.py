@@ -21,7 +21,7 @@ def read_npy(path: Path, name: str, shape: Sequence[int] | None) -> list[Scan]:
     Raises:
         UserError: if it is damaged, cut short or holds pickled objects, which are never loaded.
     """
-    with path.open("rb") as file, _loading(path):
+    with _loading(path), path.open("rb") as file:
         values = np.load(file, allow_pickle=False)
     if not isinstance(values, np.ndarray):
         raise UserError(f"{path} is a .npz file by its contents: correct its suffix.")
@@ -34,7 +34,7 @@ def read_npz(path: Path, name: str, shape: Sequence[int] | None, variable: str |
     Raises:
         UserError: as `read_npy`, or if `variable` is not there, or several arrays could be meant.
     """
-    with path.open("rb") as file, _loading(path):
+    with _loading(path), path.open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise UserError(f"{path} is a .npy file by its contents: correct its suffix.")

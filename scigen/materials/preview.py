@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from scigen.errors import UserError
 from scigen.plots import style
@@ -20,6 +21,9 @@ LIGHT = {"top": 1.0, "left": 0.86, "right": 0.7}
 
 PIXELS = 560
 """Width of an isometric picture."""
+
+HEAD, ROW = 0.42, 3.0
+"""Heights of the legend and of a row [inch]."""
 
 FINE = 3
 """Points of the picture along a pixel's side that are averaged."""
@@ -59,22 +63,28 @@ def preview(
     if highest >= len(phases):
         raise UserError(f"A volume has the label {highest}, but phases={list(phases)} names only {len(phases)}.")
     colors = colors_of(len(phases))
-    rows = len(volumes)
-    with style.canvas(10.4, 2.8 * rows + 0.5) as figure:
-        figure.set_layout_engine("compressed")  # made for axes of fixed proportions
-        axes = figure.subplots(rows, 4, squeeze=False, width_ratios=[1.25, 1, 1, 1])
-        for i, (row, labels) in enumerate(zip(axes, volumes, strict=True)):
-            isometric(row[0], labels, colors, voxel_size, unit)
-            slices(row[1:], labels, colors, voxel_size, unit)
+    width, height = 10.4, ROW * len(volumes) + HEAD
+    with style.canvas(width, height) as figure:
+        figure.set_layout_engine("none")  # blocks of any proportions have the same place
+
+        def place(left: float, top: float, wide: float, high: float) -> Axes:
+            ax = figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
+            ax.set_anchor("C")
+            return ax
+
+        for i, labels in enumerate(volumes):
+            top = HEAD + i * ROW
+            isometric(place(0.35, top + 0.4, 2.6, ROW - 0.6), labels, colors, voxel_size, unit)
+            slices([place(3.65 + 2.35 * k, top + 0.55, 1.78, 1.85) for k in range(3)], labels, colors, voxel_size, unit)
             shares = np.bincount(labels.ravel(), minlength=len(phases)) / labels.size
-            told = "   ".join(f"{p} {s:.1%}" for p, s in zip(phases, shares, strict=False))
-            title = f"{titles[i]}\n" if titles is not None else ""
-            row[0].set_title(title, fontsize=10)
-            row[0].text(0, 1, told, transform=row[0].transAxes, fontsize=8, color="#444444", va="bottom")
+            told = "    ".join(f"{p} {s:.1%}" for p, s in zip(phases, shares, strict=False))
+            title = "" if titles is None else titles[i]
+            figure.text(0.15 / width, 1 - (top + 0.12) / height, title, fontsize=10, fontweight="bold", va="center")
+            figure.text(3.65 / width, 1 - (top + 0.12) / height, told, fontsize=8.5, color="#444444", va="center")
         handles = [
             Patch(facecolor=c, edgecolor="#555555", linewidth=0.5, label=p) for p, c in zip(phases, colors, strict=True)
         ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(phases), 8))
+        figure.legend(handles=handles, loc="upper left", ncols=min(len(phases), 8))
         return style.save(figure, path)
 
 
@@ -200,7 +210,8 @@ def slices(
         ax.set_title(f"{AXES[across]} = {_length((position + 0.5) * voxel_size[across], unit)}", fontsize=9)
         ax.set_xlabel(f"{AXES[right]} [{_symbol(unit)}]")
         ax.set_ylabel(f"{AXES[down]} [{_symbol(unit)}]")
-        ax.locator_params(nbins=4)
+        ax.xaxis.set_major_locator(MaxNLocator(_ticks(length[right], length[down])))
+        ax.yaxis.set_major_locator(MaxNLocator(_ticks(length[down], length[right])))
 
 
 def colors_of(count: int) -> list[str]:
@@ -212,6 +223,11 @@ def sides(labels: np.ndarray, voxel_size: Sequence[float]) -> tuple[float, float
     """Lengths of the block along z, y, x."""
     z, y, x = (float(n * s) for n, s in zip(labels.shape, voxel_size, strict=True))
     return z, y, x
+
+
+def _ticks(own: float, other: float) -> int:
+    """How many intervals fit along a side, fewer on the shorter one."""
+    return max(round(4 * min(own / other, 1)), 1)
 
 
 def _symbol(unit: str) -> str:

@@ -1,33 +1,23 @@
 """Reading volumes: one file, many files, a folder, a glob, in whichever format they are kept."""
 
-import difflib
-import glob
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from scigen.errors import UserError
-from scigen.io.archive import PARTIAL
-from scigen.io.opening import NETCDF
-from scigen.materials.arrays import natural, read_hdf5, read_npy, read_npz, read_raw
+from scigen.materials.arrays import read_hdf5, read_npy, read_npz, read_raw
+from scigen.materials.finding import SUFFIXES, TIFF, Paths, find, more, names_of
 from scigen.materials.scan import Scan, length_unit, settle, three
-from scigen.materials.stores import is_store, read_store
+from scigen.materials.stores import read_store
 from scigen.materials.tiff import read_tiff
 from scigen.materials.volumes import Phases, Volume, checked, distinct, named, relabel, require_volume
 
 log = logging.getLogger(__name__)
 
-TIFF = (".tif", ".tiff")
-HDF5 = (".h5", ".hdf5", ".hdf")
-SUFFIXES = (*TIFF, ".npy", ".npz", *HDF5, ".raw", *NETCDF, ".zarr")
-
 SMALLEST = 8
 """Voxels that a side has at least."""
-
-Paths = str | Path | Sequence[str | Path]
 
 
 def read_volumes(
@@ -48,7 +38,7 @@ def read_volumes(
     raw numbers (.raw), zarr (an array, a group, xarray's, OME-Zarr) and netCDF (.nc) are known.
 
     Args:
-        path: a file or store, a folder, a glob, or a list of them.
+        path: a file or store, a folder, a glob, or a list of them; folders of pages are a volume each.
         phases: grey value or values by the name of the phase, in the order of the labels. None takes the names in the
             files, else the distinct values of all volumes.
         voxel_size: one number, or three in the order z, y, x [unit]; None takes what the files say, else 1 voxel.
@@ -70,11 +60,15 @@ def read_volumes(
     unit = None if unit is None else length_unit(unit, "unit")
     shape = None if shape is None else _shape(shape)
     axes = _axes(periodic)
-    files, gathered = _find(path)
-    names = _names(files)
-    scans = [s for f in files for s in _read(f, names[f], shape, dtype, variable)]
-    if stack or (stack is None and gathered and _all_pages(files, scans)):
-        scans = [_stacked(files, scans, path)]
+    batches = find(path)
+    names = names_of([f for batch in batches for f in batch.files])
+    titles = names_of([batch.files[0].parent.resolve() for batch in batches])
+    scans = []
+    for batch in batches:
+        read = [s for f in batch.files for s in _read(f, names[f], shape, dtype, variable)]
+        if stack or (stack is None and batch.gathered and _all_pages(batch.files, read)):
+            read = [_stacked(batch.files, read, titles[batch.files[0].parent.resolve()])]
+        scans += read
     for scan in scans:
         require_volume(scan.values, scan.name)
         if min(scan.values.shape) < SMALLEST:
@@ -86,7 +80,7 @@ def read_volumes(
         table = _own_phases(scans)
     unknown = [s.name for s in scans if size is None and s.voxel_size is None]
     if unknown:
-        log.info("No voxel size is known of %s%s: 1 voxel is taken.", unknown[0], _more(unknown))
+        log.info("No voxel size is known of %s%s: 1 voxel is taken.", unknown[0], more(unknown))
     volumes = [
         Volume(
             scan.name,
@@ -124,61 +118,12 @@ def _read(path: Path, name: str, shape: tuple[int, ...] | None, dtype: str, vari
     )
 
 
-def _find(path: Paths) -> tuple[list[Path], bool]:
-    """The files and stores that are meant, and whether they come of one folder or glob."""
-    if not isinstance(path, str | Path):
-        if not path:
-            raise UserError("path=[] names no file: give a file, a folder, a glob or a list of them.")
-        files = [file for part in path for file in _find(part)[0]]
-        twice = [str(f) for f, count in Counter(f.resolve() for f in files).items() if count > 1]
-        if twice:
-            raise UserError(f"{twice[0]} is given twice: name each file once.")
-        return files, False
-    where = Path(path).expanduser()
-    if where.name.endswith(PARTIAL):
-        raise UserError(f"{where} is an unfinished output: run the command that makes it again.")
-    if where.is_dir() and not is_store(where):
-        return _of_folder(where), True
-    if where.exists():
-        return [where], False
-    if any(c in str(path) for c in "*?["):
-        found = [Path(p) for p in sorted(glob.glob(str(where), recursive=True), key=natural) if not p.endswith(PARTIAL)]
-        if not found:
-            raise UserError(f"Nothing matches {path}: {_nearby(where)}.")
-        return found, True
-    raise UserError(f"{where} is not there: {_nearby(where)}.")
-
-
-def _of_folder(folder: Path) -> list[Path]:
-    """The volumes in a folder, in natural order; other files are left alone."""
-    inside = sorted(folder.iterdir(), key=lambda p: natural(p.name))
-    found = [p for p in inside if (p.suffix.lower() in SUFFIXES and p.is_file()) or (p.is_dir() and is_store(p))]
-    if not found:
-        raise UserError(
-            f"{folder} is a folder without volumes; it holds {', '.join(p.name for p in inside[:5]) or 'nothing'}. "
-            f"Expected files that end with {', '.join(SUFFIXES)}."
-        )
-    left = [p.name for p in inside if p not in found and not p.name.startswith(".")]
-    if left:
-        log.info("%s: %s%s is no volume and left out.", folder, left[0], _more(left))
-    return found
-
-
-def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """A short name for each file that tells it from the others."""
-    out = {f: f.stem for f in files}
-    for longer in (lambda f: f.name, lambda f: f"{f.parent.name}-{f.name}", lambda f: "-".join(f.parts).strip("/-")):
-        count = Counter(out.values())
-        out = {f: longer(f) if count[name] > 1 else name for f, name in out.items()}
-    return out
-
-
 def _all_pages(files: Sequence[Path], scans: Sequence[Scan]) -> bool:
     """Whether all files are TIFF and hold one page each."""
     return all(f.suffix.lower() in TIFF for f in files) and all(s.values.ndim == 2 for s in scans)
 
 
-def _stacked(files: Sequence[Path], scans: Sequence[Scan], path: Paths) -> Scan:
+def _stacked(files: Sequence[Path], scans: Sequence[Scan], name: str) -> Scan:
     """Pages as one volume."""
     wrong = next((s for s in scans if s.values.ndim != 2), None)
     if wrong is not None:
@@ -190,11 +135,12 @@ def _stacked(files: Sequence[Path], scans: Sequence[Scan], path: Paths) -> Scan:
     for scan in scans:
         if scan.values.shape != first.shape:
             raise UserError(
-                f"The pages of {path} differ: {scans[0].name} is {_times(first.shape)}, {scan.name} is "
+                f"The pages of {files[0].parent} differ: {scans[0].name} is {_times(first.shape)}, {scan.name} is "
                 f"{_times(scan.values.shape)}. Expected pages of one shape: give a narrower glob."
             )
-    log.info("%s: %d pages make one volume, %s first, %s last.", path, len(files), files[0].name, files[-1].name)
-    name = files[0].parent.resolve().name or "stack"
+    log.info(
+        "%s: %d pages make one volume, %s first, %s last.", files[0].parent, len(files), files[0].name, files[-1].name
+    )
     return Scan(name, np.stack([s.values for s in scans]))
 
 
@@ -206,7 +152,7 @@ def _own_phases(scans: Sequence[Scan]) -> dict[str, tuple[int, ...]]:
     every = set[int]()
     for scan in scans:
         every |= set(distinct(scan.values, scan.name)[0].tolist())
-    name = scans[0].name if len(scans) == 1 else f"{scans[0].name}{_more([s.name for s in scans])}"
+    name = scans[0].name if len(scans) == 1 else f"{scans[0].name}{more([s.name for s in scans])}"
     return named(np.array(sorted(every)), name)
 
 
@@ -216,11 +162,11 @@ def _require_phases(volumes: Sequence[Volume], names: Sequence[str]) -> None:
         without = [v.name for v in volumes if not (v.labels == i).any()]
         if len(without) == len(volumes):
             raise UserError(
-                f"No volume has a voxel of {phase}: {without[0]}{_more(without)}; phases are {', '.join(names)}. "
+                f"No volume has a voxel of {phase}: {without[0]}{more(without)}; phases are {', '.join(names)}. "
                 "Correct its grey value, or leave that phase out."
             )
         if without:
-            log.info("%s%s has no voxel of %s.", without[0], _more(without), phase)
+            log.info("%s%s has no voxel of %s.", without[0], more(without), phase)
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -237,24 +183,6 @@ def _axes(periodic: bool | Sequence[bool]) -> tuple[bool, bool, bool]:
     if len(given) != 3 or not all(isinstance(p, bool) for p in given):
         raise UserError(f"periodic={periodic}: expected true, false, or three of them in the order z, y, x.")
     return given[0], given[1], given[2]
-
-
-def _nearby(path: Path) -> str:
-    """What exists close to a path that does not, as a clause."""
-    folder = next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
-    if folder != path.absolute().parent:
-        return f"there is no folder {path.parent}"
-    names = sorted(p.name for p in folder.iterdir())
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    if close and "*" not in path.name:
-        return f"the closest name in that folder is {folder / close[0]}"
-    volumes = [n for n in names if Path(n).suffix.lower() in SUFFIXES][:5]
-    return f"the folder {folder} holds {', '.join(volumes) if volumes else 'no volume'}"
-
-
-def _more(names: Sequence[str]) -> str:
-    """The rest of a list that is told by its first item."""
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import logging
 import os
@@ -190,6 +191,13 @@ def test_the_resolution_of_plain_tiff_is_for_printers(tmp_path: Path) -> None:
     assert read_volumes(tmp_path / "a.tif")[0][0].unit == "voxel"
 
 
+def test_imagej_leaves_out_a_spacing_of_one_and_a_unit_that_nobody_set(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", LABELS, imagej=True, resolution=(8, 4), metadata={"axes": "ZYX", "unit": "um"})
+    assert read_volumes(tmp_path / "a.tif")[0][0].voxel_size == (1, 0.25, 0.125)
+    tifffile.imwrite(tmp_path / "b.tif", LABELS, imagej=True, resolution=(72, 72), metadata={"axes": "ZYX"})
+    assert read_volumes(tmp_path / "b.tif")[0][0].voxel_size == (1, 1, 1)
+
+
 def test_an_unknown_voxel_size_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     np.save(tmp_path / "a.npy", LABELS)
     with caplog.at_level(logging.INFO, logger="scigen"):
@@ -225,6 +233,15 @@ def test_a_voxel_size_in_the_file_that_is_none_is_refused(tmp_path: Path) -> Non
     zarr_array(tmp_path / "a.zarr", LABELS, {"voxel_size": [1, 2]})
     with pytest.raises(UserError, match="voxel_size of a"):
         read_volumes(tmp_path / "a.zarr")
+
+
+def test_attributes_of_a_dataset_come_before_those_of_its_file(tmp_path: Path) -> None:
+    with_attributes(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["voxel_size"] = file.attrs["element_size_um"] = 7.0
+        file["image"].attrs["voxel_size"], file["image"].attrs["unit"] = SIZE, "nm"
+    [volume], _ = read_volumes(tmp_path / "a.h5")
+    assert (volume.voxel_size, volume.unit) == (SIZE, "nm")
 
 
 def test_periodic_axes(tmp_path: Path) -> None:
@@ -278,6 +295,19 @@ def test_single_pages_of_a_folder_make_one_stack(tmp_path: Path, caplog: pytest.
     tifffile.imwrite(tmp_path / "page5.tif", LABELS[5, :-1])
     with pytest.raises(UserError, match="page5 is 9×9"):
         read_volumes(tmp_path)
+
+
+def test_folders_of_pages_are_a_volume_each(tmp_path: Path) -> None:
+    for specimen, labels in (("one", LABELS), ("two", LABELS[::-1])):
+        (tmp_path / specimen).mkdir()
+        for i, page in enumerate(labels):
+            tifffile.imwrite(tmp_path / specimen / f"{i}.tif", page)
+    for path in (str(tmp_path / "*"), [tmp_path / "one", tmp_path / "two"]):
+        for stack in (None, True):
+            found, _ = read_volumes(path, stack=stack)
+            assert [v.name for v in found] == ["one", "two"]
+            np.testing.assert_array_equal(found[0].labels, LABELS)
+            np.testing.assert_array_equal(found[1].labels, LABELS[::-1])
 
 
 def test_a_stack_is_made_of_pages_only(tmp_path: Path) -> None:
@@ -375,6 +405,9 @@ def test_colours_and_single_pages_are_refused(tmp_path: Path) -> None:
     for name, channels in (("rgb", 3), ("rgba", 4)):
         tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((12, 10, 9, channels), np.uint8), photometric="rgb")
         refused(tmp_path / f"{name}.tif", ["colours", f"12×10×9×{channels}"])
+    planes = np.zeros((12, 3, 10, 9), np.uint8)
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+    refused(tmp_path / "planes.tif", ["colours", "12×3×10×9"])
     tifffile.imwrite(tmp_path / "page.tif", LABELS[0])
     refused(tmp_path / "page.tif", ["10×9", "single page"])
     tifffile.imwrite(tmp_path / "hyper.tif", np.stack([LABELS] * 2), imagej=True, metadata={"axes": "TZYX"})
@@ -383,6 +416,30 @@ def test_colours_and_single_pages_are_refused(tmp_path: Path) -> None:
         file.write(LABELS)
         file.write(LABELS[:, :8])
     refused(tmp_path / "two.tif", ["2 images of different shapes", "12×8×9"])
+
+
+def test_pages_that_imagej_announces_must_be_there(tmp_path: Path) -> None:
+    text = "ImageJ=1.11a\nimages=12\nslices=12\n"
+    tifffile.imwrite(tmp_path / "a.tif", LABELS[:9], description=text, metadata=None)
+    refused(tmp_path / "a.tif", ["a.tif", "12", "damaged or cut short"])
+
+
+def test_compression_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    pages = [Image.fromarray(page) for page in GREY]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    if importlib.util.find_spec("imagecodecs"):
+        np.testing.assert_array_equal(read_volumes(tmp_path / "a.tif", PHASES)[0][0].labels, LABELS)
+    else:
+        refused(tmp_path / "a.tif", ["LZW", "pip install imagecodecs"])
+
+
+def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
+    zarr_array(tmp_path / "a.zarr", LABELS)
+    chunk = next(p for p in (tmp_path / "a.zarr" / "c").rglob("*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    refused(tmp_path / "a.zarr", ["a.zarr", "damaged"])
+    (tmp_path / "a.zarr" / "zarr.json").write_text("{")
+    refused(tmp_path / "a.zarr", ["a.zarr", "damaged"])
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
