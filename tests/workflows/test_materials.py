@@ -178,7 +178,6 @@ def test_wrong_words_of_sample_are_refused(inside, tmp_path, words, says, capsys
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["data.synth={size: 16, grains: 3}"], "data.synth.grains"),
         (["data.transport=[metal]"], "data.transport=metal"),
         (["data.split=[0.5,0.6,0.1]"], "add up to 1"),
         (["data.given=[colour]"], "data.given=colour"),
