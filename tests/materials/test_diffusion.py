@@ -32,6 +32,13 @@ def smooth(n=32, phi=0.5, seed=0):
     return field > np.quantile(field, 1 - phi)
 
 
+def waves():
+    """A block without symmetry, whose field stays 1e-4 off the threshold: the same everywhere."""
+    z, y, x = np.meshgrid(*(np.arange(n) / n for n in (20, 24, 28)), indexing="ij", sparse=True)
+    terms = ((2, 1, 0, 0.3), (-1, 2, 1, 1.7), (1, -1, 2, 2.9), (0, 2, -2, 0.8), (3, 0, 1, 4.1), (1, 2, 3, 5.3))
+    return sum(np.cos(2 * np.pi * (a * z + b * y + c * x) + p) for a, b, c, p in terms) > 0
+
+
 def direct(phase, axis, periodic=OPEN, voxel_size=(1, 1, 1)):
     """D_eff by elimination, voxel by voxel, written apart from the code under test."""
     sides = phase.shape
@@ -97,11 +104,24 @@ def test_a_winding_channel_is_a_chain_of_bonds():
     assert effective_diffusivity(path, 0) == pytest.approx(expected, rel=1e-6)
 
 
-def test_conductances_in_series_add_as_resistances_and_in_parallel_as_they_are():
-    """A slot of half the width behind a full slab of which it uses one column: rows of one cell across."""
-    series = np.ones((6, 1, 1), bool)
-    beside = np.concatenate([series, np.zeros_like(series), np.zeros_like(series), series], axis=2)
-    assert effective_diffusivity(beside, 0) == pytest.approx(0.5, rel=1e-12)
+def test_conductances_beside_each_other_add_and_dead_ends_carry_nothing():
+    channels = np.zeros((6, 3, 4), bool)
+    channels[:, 1, [0, 3]] = True
+    assert effective_diffusivity(channels, 0) == pytest.approx(2 / 12, rel=1e-12)
+    channels[2, 2, :2] = channels[4, 0, 3] = True  # pits
+    assert effective_diffusivity(channels, 0) == pytest.approx(2 / 12, rel=1e-9)
+
+
+def test_a_constriction_by_hand():
+    """Two columns, one of which is cut in its middle voxel: by symmetry two equal halves, each solved on paper.
+
+    A half: from the plate half a bond to A1 and B1, bonds A1–B1, A1–A2, B2 missing; A2, in the middle layer, is at 1/2.
+    """
+    pair = np.ones((3, 1, 2), bool)
+    pair[1, 0, 1] = False
+    # A1: 2 (1 − a) + (b − a) + (1/2 − a) = 0;  B1: 2 (1 − b) + (a − b) = 0;  current 2 (1 − a) + 2 (1 − b)
+    a, b = np.linalg.solve([[4, -1], [-1, 3]], [2.5, 2])
+    assert effective_diffusivity(pair, 0, tolerance=1e-10) == pytest.approx((4 - 2 * a - 2 * b) * 3 / 2, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -137,6 +157,22 @@ def test_isotropic_blocks_lie_below_hashin_and_shtrikman_and_within_the_toleranc
     assert (0 < values).all() and (values < parallel(phi)).all()
     assert values.mean() < hashin_shtrikman(phi)
     np.testing.assert_allclose(values, tight, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("periodic", "golden"),
+    [(False, (0.21176645, 0.24972272, 0.26056856)), (True, (0.23250471, 0.271164, 0.28708836))],
+)
+def test_a_block_has_the_diffusivity_that_taufactor_gives(periodic, golden):
+    """taufactor 1.2.1, Solver and PeriodicSolver, conv_crit=1e-5."""
+    values = [effective_diffusivity(waves(), axis, periodic=periodic, tolerance=1e-6) for axis in range(3)]
+    np.testing.assert_allclose(values, golden, rtol=2e-6)
+
+
+def test_a_block_has_nearly_the_diffusivity_that_porespy_gives():
+    """porespy 3.2.0 with openpnm, tortuosity_fd, 1 / formation_factor: its plates are half a voxel further in."""
+    values = [effective_diffusivity(waves(), axis) for axis in range(3)]
+    np.testing.assert_allclose(values, (0.20871292, 0.24704287, 0.25848879), rtol=0.02)
 
 
 def test_spheres_far_apart_approach_maxwells_law_as_voxels_shrink():
