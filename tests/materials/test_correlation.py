@@ -143,11 +143,9 @@ def test_a_missing_phase_is_never_met_and_a_full_one_always(periodic):
     np.testing.assert_array_equal(mean_chord(full, True), [4, 5, 6])
 
 
-def test_a_block_has_the_two_point_probability_that_porespy_gives():
+def test_a_block_has_the_two_point_probability_that_porespy_gives(waves):
     """porespy 3.2.0, two_point_correlation, probability_scaled, whose bins are lags of the same whole part."""
-    z, y, x = np.meshgrid(*(np.arange(n) / n for n in (20, 24, 28)), indexing="ij", sparse=True)
-    terms = ((2, 1, 0, 0.3), (-1, 2, 1, 1.7), (1, -1, 2, 2.9), (0, 2, -2, 0.8), (3, 0, 1, 4.1), (1, 2, 3, 5.3))
-    s2 = two_point(sum(np.cos(2 * np.pi * (a * z + b * y + c * x) + p) for a, b, c, p in terms) > 0)
+    s2 = two_point(waves == 0)
     lags = np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in s2.shape), indexing="ij", sparse=True)
     whole = np.floor(np.sqrt(sum(a**2 for a in lags)))
     golden = [0.4953125, 0.39806737, 0.33664022, 0.28285422, 0.24396608, 0.22437865, 0.22088574, 0.22786347]

@@ -15,6 +15,7 @@ from scigen.materials.diffusion import (
     parallel,
     tortuosity_factor,
 )
+from scigen.materials.levelcut import gaussian_field
 from scigen.materials.topology import spanning
 
 OPEN = (False, False, False)
@@ -24,19 +25,15 @@ def random_block(shape=(12, 11, 13), phi=0.5, seed=0):
     return np.random.default_rng(seed).random(shape) < phi
 
 
-def smooth(n=32, phi=0.5, seed=0):
+@pytest.fixture(scope="module")
+def smooth(spectrum):
     """A level cut of a ring of waves, periodic and isotropic."""
-    k = np.sqrt(sum(a**2 for a in np.meshgrid(*[np.fft.fftfreq(n)] * 3, indexing="ij", sparse=True)))
-    noise = np.random.default_rng(seed).standard_normal((n, n, n))
-    field = np.fft.ifftn(np.fft.fftn(noise) * np.exp(-(((k - 0.15) / 0.04) ** 2))).real
-    return field > np.quantile(field, 1 - phi)
 
+    def cut(n=32, phi=0.5, seed=0):
+        field = gaussian_field((n, n, n), spectrum((n, n, n), 0.15, 0.04), seed)
+        return field > np.quantile(field, 1 - phi)
 
-def waves():
-    """A block without symmetry, whose field stays 1e-4 off the threshold: the same everywhere."""
-    z, y, x = np.meshgrid(*(np.arange(n) / n for n in (20, 24, 28)), indexing="ij", sparse=True)
-    terms = ((2, 1, 0, 0.3), (-1, 2, 1, 1.7), (1, -1, 2, 2.9), (0, 2, -2, 0.8), (3, 0, 1, 4.1), (1, 2, 3, 5.3))
-    return sum(np.cos(2 * np.pi * (a * z + b * y + c * x) + p) for a, b, c, p in terms) > 0
+    return cut
 
 
 def direct(phase, axis, periodic=OPEN, voxel_size=(1, 1, 1)):
@@ -86,7 +83,7 @@ def test_layers_conduct_along_and_block_across():
     assert tortuosity_factor(3 / 8, 0.0) == np.inf and np.isnan(tortuosity_factor(0, 0))
 
 
-def test_a_voxel_of_wall_in_the_way_blocks_exactly_however_much_lies_beside():
+def test_a_voxel_of_wall_in_the_way_blocks_exactly_however_much_lies_beside(smooth):
     phase = smooth()
     phase[17] = False
     assert effective_diffusivity(phase, 0) == 0.0
@@ -183,7 +180,7 @@ def test_thin_blocks_with_wrapping_sides_agree_with_a_direct_solution(shape):
 
 
 @pytest.mark.parametrize("phi", [0.3, 0.5, 0.7, 0.9])
-def test_isotropic_blocks_lie_below_hashin_and_shtrikman_and_within_the_tolerance(phi):
+def test_isotropic_blocks_lie_below_hashin_and_shtrikman_and_within_the_tolerance(phi, smooth):
     values, tight = (
         effective_diffusivities(smooth(24, phi)[None], [1], periodic=True, tolerance=t)[0, 0] for t in (1e-3, 1e-9)
     )
@@ -196,15 +193,15 @@ def test_isotropic_blocks_lie_below_hashin_and_shtrikman_and_within_the_toleranc
     ("periodic", "golden"),
     [(False, (0.21176645, 0.24972272, 0.26056856)), (True, (0.23250471, 0.271164, 0.28708836))],
 )
-def test_a_block_has_the_diffusivity_that_taufactor_gives(periodic, golden):
+def test_a_block_has_the_diffusivity_that_taufactor_gives(periodic, golden, waves):
     """taufactor 1.2.1, Solver and PeriodicSolver, conv_crit=1e-5."""
-    values = [effective_diffusivity(waves(), axis, periodic=periodic, tolerance=1e-6) for axis in range(3)]
+    values = [effective_diffusivity(waves == 0, axis, periodic=periodic, tolerance=1e-6) for axis in range(3)]
     np.testing.assert_allclose(values, golden, rtol=2e-6)
 
 
-def test_a_block_has_nearly_the_diffusivity_that_porespy_gives():
+def test_a_block_has_nearly_the_diffusivity_that_porespy_gives(waves):
     """porespy 3.2.0 with openpnm, tortuosity_fd, 1 / formation_factor: its plates are half a voxel further in."""
-    values = [effective_diffusivity(waves(), axis) for axis in range(3)]
+    values = [effective_diffusivity(waves == 0, axis) for axis in range(3)]
     np.testing.assert_allclose(values, (0.20871292, 0.24704287, 0.25848879), rtol=0.02)
 
 
@@ -219,7 +216,7 @@ def test_spheres_far_apart_approach_maxwells_law_as_voxels_shrink():
     assert 2 * gap[2] - gap[1] == pytest.approx(0, abs=1e-3)
 
 
-def test_turning_the_volume_turns_the_result_and_rolling_a_periodic_one_does_nothing():
+def test_turning_the_volume_turns_the_result_and_rolling_a_periodic_one_does_nothing(smooth):
     phase = smooth(16, 0.45, seed=4)
     for order in itertools.permutations(range(3)):
         for axis in range(3):
@@ -237,7 +234,7 @@ def test_only_the_shape_of_a_voxel_counts_and_longer_ones_conduct_less_sideways(
     assert effective_diffusivity(phase, 0, voxel_size=(1, 3, 3)) < 0.98 * other
 
 
-def test_many_volumes_come_in_order_whatever_the_workers():
+def test_many_volumes_come_in_order_whatever_the_workers(smooth):
     labels = np.stack([smooth(12, phi).astype(int) for phi in (0.4, 0.6, 0.8)])
     told = []
     one = effective_diffusivities(labels, [1, 0], progress=told.append)

@@ -8,16 +8,13 @@ from scigen.errors import UserError
 from scigen.materials import correlation, levelcut, topology
 from scigen.materials import surface as metrics
 
-N, WIDTH, FIELDS = 48, 0.03, 24
+N, WIDTH, FIELDS = 48, 0.042, 24
 THRESHOLDS = [0.0, 0.8, -0.5]
 
 
 @pytest.fixture(scope="module")
-def power():
-    k = np.meshgrid(*[np.fft.fftfreq(N)] * 3, indexing="ij", sparse=True)
-    out = np.exp(-sum(a**2 for a in k) / WIDTH**2 / 2)
-    out[0, 0, 0] = 0
-    return out
+def power(spectrum):
+    return spectrum((N, N, N), 0.0, WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +106,10 @@ def test_fields_have_unit_variance_and_their_spectrum():
 
 
 def test_a_seed_is_a_field_and_a_function_is_its_array(power):
-    def spectrum(k):
-        return np.where(k > 0, np.exp(-(k**2) / WIDTH**2 / 2), 0)
+    def law(k):
+        return np.where(k > 0, np.exp(-((k / WIDTH) ** 2)), 0)
 
-    one, other, third = (levelcut.gaussian_field((N,) * 3, p, s) for p, s in ((power, 5), (spectrum, 5), (power, 6)))
+    one, other, third = (levelcut.gaussian_field((N,) * 3, p, s) for p, s in ((power, 5), (law, 5), (power, 6)))
     np.testing.assert_allclose(one, other, atol=1e-10)
     assert abs(np.corrcoef(one.ravel(), third.ravel())[0, 1]) < 0.5
 
@@ -123,10 +120,10 @@ def test_the_correlation_is_found_again_from_two_point_statistics(phi, rho):
     np.testing.assert_allclose(levelcut.matched(s2, phi), rho, atol=2e-4)
 
 
-def test_an_imitation_has_the_exact_fraction_and_the_two_point_statistics_of_its_sample():
+def test_an_imitation_has_the_exact_fraction_and_the_two_point_statistics_of_its_sample(ring):
     shape = (32, 36, 40)
     phi = 0.3
-    sample = levelcut.levelcut(shape, _ring(shape), phi, 1)
+    sample = levelcut.levelcut(shape, ring(shape), phi, 1)
     s2 = correlation.two_point(sample, True)
     rho = levelcut.matched(s2, sample.mean())
     assert rho[0, 0, 0] == 1 and np.fft.fftn(rho).real.min() > -1e-9
@@ -138,16 +135,20 @@ def test_an_imitation_has_the_exact_fraction_and_the_two_point_statistics_of_its
     assert np.abs(noise - theirs).max() > 0.1
 
 
-def _ring(shape):
+@pytest.fixture(scope="module")
+def ring(spectrum):
     """Correlation of a ring of waves."""
-    k = np.sqrt(sum(a**2 for a in np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij", sparse=True)))
-    rho = np.fft.ifftn(np.exp(-(((k - 0.1) / 0.03) ** 2))).real
-    return rho / rho[0, 0, 0]
+
+    def correlation_of(shape):
+        out = np.fft.ifftn(spectrum(shape, 0.1, 0.03)).real
+        return out / out[0, 0, 0]
+
+    return correlation_of
 
 
 @pytest.mark.parametrize("phi", [0, 1, 1e-9])
-def test_all_or_nothing_can_be_cut(phi):
-    assert levelcut.levelcut((6, 7, 8), _ring((6, 7, 8)), phi, 0).mean() == round(phi)
+def test_all_or_nothing_can_be_cut(phi, ring):
+    assert levelcut.levelcut((6, 7, 8), ring((6, 7, 8)), phi, 0).mean() == round(phi)
 
 
 def test_what_cannot_be_is_refused():

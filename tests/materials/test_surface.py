@@ -157,15 +157,15 @@ def test_a_ring_is_over_counted_by_stairs():
     assert triple_line(labels) * (n - 1) ** 2 * n == pytest.approx(8 * radius, rel=0.03)
 
 
-def test_an_isotropic_tangle_is_over_counted_by_three_halves():
+def test_an_isotropic_tangle_is_over_counted_by_three_halves(spectrum):
     """The greatest of three Gaussian fields: three phases meet where two fields, their differences, both vanish.
 
     Such lines have the length −ρ''(0) / π a volume (Berry & Dennis 2000, Proc. R. Soc. A 456, 2059: k₂ / 3π).
     """
-    n, width = 48, 0.035
-    k = np.sqrt(sum(a**2 for a in np.meshgrid(*[np.fft.fftfreq(n)] * 3, indexing="ij", sparse=True)))
-    power = np.where(k > 0, np.exp(-((k / width) ** 2) / 2), 0)
-    minus_rho2 = (power * (2 * np.pi * k) ** 2).sum() / power.sum() / 3
+    n = 48
+    power = spectrum((n, n, n), 0.0, 0.05)
+    k = np.meshgrid(*[2 * np.pi * np.fft.fftfreq(n)] * 3, indexing="ij", sparse=True)
+    minus_rho2 = (power * sum(a**2 for a in k)).sum() / power.sum() / 3
     tangles = np.stack(
         [np.argmax([gaussian_field((n, n, n), power, 3 * s + i) for i in range(3)], axis=0) for s in range(12)]
     )
@@ -175,16 +175,11 @@ def test_an_isotropic_tangle_is_over_counted_by_three_halves():
     assert abs(found.mean() - law) < 0.03 * law and error < 0.015 * law
 
 
-def test_a_block_has_the_triple_line_that_taufactor_counts():
+def test_a_block_has_the_triple_line_that_taufactor_counts(waves):
     """taufactor 1.2.1, triple_phase_boundary: so many edges of all that lie within."""
-    z, y, x = np.meshgrid(*(np.arange(n) / n for n in (20, 24, 28)), indexing="ij", sparse=True)
-    terms = ((2, 1, 0, 0.3), (-1, 2, 1, 1.7), (1, -1, 2, 2.9), (0, 2, -2, 0.8), (3, 0, 1, 4.1), (1, 2, 3, 5.3))
-    one = sum(np.cos(2 * np.pi * (a * z + b * y + c * x) + p) for a, b, c, p in terms)
-    two = sum(np.cos(2 * np.pi * (a * z + b * y + c * x) + p) for c, a, b, p in terms)
-    labels = np.where(one > 0, 0, np.where(two > 0, 1, 2))
     edges = np.array([20 * 23 * 27, 19 * 24 * 27, 19 * 23 * 28])
     sizes = np.array([(1, 1, 1), (2, 1, 1), (1, 2, 1)])
-    shares = np.linalg.solve(sizes / sizes.prod(1, keepdims=True), [float(triple_line(labels, h)) for h in sizes])
+    shares = np.linalg.solve(sizes / sizes.prod(1, keepdims=True), [float(triple_line(waves, h)) for h in sizes])
     assert shares @ edges == pytest.approx(1327, abs=1e-6)
 
 
