@@ -4,7 +4,7 @@ Neighbours are one bond apart, the plates half a bond beyond the first and the l
 checkerboard are eliminated, which halves unknowns and iterations. The conductance is an energy, so its error is of
 second order in that of the potential; the decrease of the energy at every step is known (Hestenes & Stiefel 1952, J.
 Res. Natl. Bur. Stand. 49, 409), and what is left of it is at most |residual|² over the least eigenvalue, for which that
-of the Lanczos matrix of the iteration stands or, while that is still far off, that of a full block.
+of the Lanczos matrix of the iteration stands or, while that is still far off, that of layers at equal potential.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ class _Network:
     b: Array
     x: Array
     energy: float  # of x
+    slowest: float  # the least eigenvalue, or rather more, of layers at equal potential
 
     def __matmul__(self, x: Array) -> Array:
         """The left-hand side."""
@@ -42,7 +43,6 @@ def conductance(phase: Mask, flags: tuple[bool, bool, bool], bonds: Sequence[flo
     energy = network.energy
     residual = network.b - network @ network.x
     direction, square = residual.copy(), float(residual @ residual)
-    free = 1 - (1 - bonds[0] / sum(bonds) * (1 - np.cos(np.pi / len(phase)))) ** 2  # least eigenvalue of a full block
     steps: list[float] = []
     ratios: list[float] = []
     check = 4
@@ -54,7 +54,7 @@ def conductance(phase: Mask, flags: tuple[bool, bool, bool], bonds: Sequence[flo
         before, square = square, float(residual @ residual)
         ratios.append(square / before)
         if len(steps) == check:
-            if square <= tolerance * energy * min(_least(steps, ratios), free):
+            if square <= tolerance * energy * min(_least(steps, ratios), network.slowest):
                 break
             check += 2 + check // 8
         direction *= ratios[-1]
@@ -114,7 +114,7 @@ def _network(phase: Mask, flags: tuple[bool, bool, bool], bonds: Sequence[float]
         among = sparse.csr_array((np.r_[seam, seam], pairs), (blacks, blacks))
     back = across.T.tocsr()
 
-    guess = _layers(phase, bonds[0])
+    guess, slowest = _layers(phase, bonds[0], total.reshape(phase.shape))
     b = source * scale
     inside = np.flatnonzero(flat)
     potential = np.zeros(phase.size)
@@ -123,12 +123,18 @@ def _network(phase: Mask, flags: tuple[bool, bool, bool], bonds: Sequence[float]
     potential[colours[0]] = (b[colours[0]] + across @ start) * scale[colours[0]]
     first, last = potential[: phase[0].size][phase[0].ravel()], potential[-phase[0].size :][phase[-1].ravel()]
     energy = float(weight @ (potential[i] - potential[j]) ** 2) + plate * float(((1 - first) ** 2).sum() + last @ last)
-    return _Network(across, back, among, b[colours[1]] + back @ b[colours[0]], start, energy)
+    return _Network(across, back, among, b[colours[1]] + back @ b[colours[0]], start, energy, slowest)
 
 
-def _layers(phase: Mask, bond: float) -> Array:
-    """Potential (Z,) of layers at equal potential, in series."""
+def _layers(phase: Mask, bond: float, total: Array) -> tuple[Array, float]:
+    """Potential (Z,) of layers at equal potential, in series, and the least eigenvalue of the reduced equations there.
+
+    `total` (Z, Y, X) are the sums of the bonds of every voxel.
+    """
     area = phase.reshape(len(phase), -1)
     bonds = bond * np.r_[2 * area[0].sum(), (area[1:] & area[:-1]).sum(1), 2 * area[-1].sum()]
     drop = np.cumsum(1 / bonds)
-    return 1 - drop[:-1] / drop[-1]
+    mass = total.sum((1, 2))
+    diagonal, beside = (bonds[:-1] + bonds[1:]) / mass, -bonds[1:-1] / np.sqrt(mass[:-1] * mass[1:])
+    least = float(linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))[0])
+    return 1 - drop[:-1] / drop[-1], least * (2 - least)
