@@ -72,6 +72,15 @@ def test_rolling_a_torus_changes_nothing_and_renaming_phases_renames():
         np.testing.assert_allclose(renamed[name], same, atol=1e-12, err_msg=name)
 
 
+def test_a_way_around_the_back_counts_where_the_volume_is_periodic():
+    way = np.ones((4, 3, 6), int)
+    way[:2, 0, 0] = way[1:, 0, -1] = 0
+    open_, round_ = (describe(way, 2, periodic=p, transport=[0]) for p in (False, True))
+    assert not open_["percolates"][0, 0] and open_["effective_diffusivity"][0, 0] == 0
+    assert round_["percolates"][0, 0] and round_["effective_diffusivity"][0, 0] > 0
+    assert open_["connected"][0] == 3 / 5 and round_["connected"][0] == 1
+
+
 @pytest.mark.parametrize("periodic", [False, True])
 def test_a_missing_phase_counts_nothing_and_averages_to_nan(periodic):
     """Warnings are errors."""

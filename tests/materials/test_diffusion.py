@@ -134,6 +134,26 @@ def test_blocks_at_the_edge_of_percolation_are_solved_to_the_default_tolerance(s
     assert effective_diffusivity(phase, 0) == pytest.approx(tight, rel=1e-3)
 
 
+def test_halls_behind_narrow_doors_are_solved_to_the_default_tolerance():
+    """What is left to balance between large halls is slow, and small beside what the first steps are busy with."""
+    halls, doors = np.ones((32, 32, 32), bool), ((3, 3), (28, 28), (3, 28), (28, 3), (3, 3), (28, 28), (16, 2))
+    for z, door in zip(range(4, 32, 4), doors, strict=True):
+        halls[z] = False
+        halls[(z, *door)] = True
+    tight = effective_diffusivity(halls, 0, tolerance=1e-10)
+    assert effective_diffusivity(halls, 0) == pytest.approx(tight, rel=1e-3)
+
+
+@pytest.mark.parametrize("z", [8, 12, 18, 27])
+@pytest.mark.parametrize("neck", [4, 10])
+def test_a_cave_beside_a_channel_carries_nothing(z, neck):
+    """It hangs on a thread, and takes on the potential of its mouth last of all."""
+    cave = np.zeros((32, 32, 32), bool)
+    cave[:, :4, :4] = cave[8:28, 4 + neck :] = True
+    cave[z, 1, 3:6] = cave[z, 1 : 4 + neck, 5] = True
+    assert effective_diffusivity(cave, 0) == pytest.approx(16 / 1024, rel=1e-3)
+
+
 def test_conductances_beside_each_other_add_and_dead_ends_carry_nothing():
     channels = np.zeros((6, 3, 4), bool)
     channels[:, 1, [0, 3]] = True

@@ -91,6 +91,14 @@ def test_surface_is_the_slope_of_the_law_of_pairs():
         assert -4 * slope == pytest.approx(float(levelcut.surface(t, m)), rel=1e-3)
 
 
+def test_the_euler_number_is_that_of_the_second_hermite_polynomial():
+    t = np.linspace(-8, 8, 2001)
+    assert levelcut.euler(1.0, 0.3) == 0 == levelcut.euler(-1.0, 0.3)
+    assert integrate.trapezoid(levelcut.euler(t, 0.3), t) == pytest.approx(0, abs=1e-9)  # sponges and grains cancel
+    assert levelcut.euler(0.0, 0.3) == pytest.approx(-(0.3**1.5) / (4 * np.pi**2))
+    assert (levelcut.euler(t[np.abs(t) > 1.01], 0.3) > 0).all()
+
+
 def test_fields_have_unit_variance_and_their_spectrum():
     def spectrum(k):
         return np.exp(-((k / 0.1) ** 2))
