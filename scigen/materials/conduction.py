@@ -73,7 +73,7 @@ class _Circuit:
         """The residual source − A u of a potential."""
         current = self.weight * (u[self.i] - u[self.j])
         n = u.size
-        out = np.bincount(self.j, current, n) - np.bincount(self.i, current, n)
+        out = _sums(self.j, current, n) - _sums(self.i, current, n)
         return out + self.source * (1 - u) - self.sink * u
 
     def energy(self, u: Array) -> float:
@@ -126,7 +126,7 @@ def _circuit(phase: Mask, flags: Sequence[bool], bonds: Sequence[float]) -> _Cir
     source, sink = np.zeros(n), np.zeros(n)
     source[: np.count_nonzero(phase[0])] = 2 * bonds[0]
     sink[n - np.count_nonzero(phase[-1]) :] = 2 * bonds[0]
-    total = np.bincount(i, weight, n) + np.bincount(j, weight, n) + source + sink
+    total = _sums(i, weight, n) + _sums(j, weight, n) + source + sink
     return _Circuit(i, j, weight, source, sink, total)
 
 
@@ -172,7 +172,7 @@ def _start(circuit: _Circuit, phase: Mask, bond: float) -> tuple[Array, float]:
     drop = np.cumsum(1 / through)
     layer, y, x = np.nonzero(phase)
     guess = (1 - drop[:-1] / drop[-1])[layer]
-    least = [_slowest_layers(through, np.bincount(layer, circuit.total))]
+    least = [_slowest_layers(through, _sums(layer, circuit.total, len(phase)))]
 
     edge = max(2, round(phase.size ** (1 / 3) / 8))
     block = np.ravel_multi_index((layer // edge, y // edge, x // edge), [n // edge + 1 for n in phase.shape])
@@ -181,13 +181,13 @@ def _start(circuit: _Circuit, phase: Mask, bond: float) -> tuple[Array, float]:
     graph = sparse.coo_array((np.ones(np.count_nonzero(inside), np.bool_), (i[inside], j[inside])), (n, n))
     count, room = connected_components(graph, directed=False)
     one, other, doors = room[i[~inside]], room[j[~inside]], weight[~inside]
-    mass = np.bincount(room, circuit.total, count)
-    outside = np.bincount(one, doors, count) + np.bincount(other, doors, count)
-    outside += np.bincount(room, circuit.source + circuit.sink, count)
+    mass = _sums(room, circuit.total, count)
+    outside = _sums(one, doors, count) + _sums(other, doors, count)
+    outside += _sums(room, circuit.source + circuit.sink, count)
     rows, columns = np.r_[np.arange(count), one, other], np.r_[np.arange(count), other, one]
     coarse = sparse.csc_array((np.r_[outside, -doors, -doors], (rows, columns)), (count, count))
     solve = splu(coarse, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
-    guess += solve(np.bincount(room, circuit.unbalanced(guess), count))[room]
+    guess += solve(_sums(room, circuit.unbalanced(guess), count))[room]
 
     v = np.ones(count)
     for _ in range(4):  # inverse iteration
@@ -201,6 +201,11 @@ def _slowest_layers(through: Array, mass: Array) -> float:
     """The least eigenvalue of layers at equal potential."""
     diagonal, beside = (through[:-1] + through[1:]) / mass, -through[1:-1] / np.sqrt(mass[:-1] * mass[1:])
     return float(linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))[0])
+
+
+def _sums(index: NDArray, weight: Array, count: int) -> Array:
+    """Sums (count,) of the weights of every index, none of which may be there."""
+    return np.bincount(index, weight, count).astype(np.float64)
 
 
 def _least(steps: Sequence[float], ratios: Sequence[float]) -> float:
