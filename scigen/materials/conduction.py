@@ -5,7 +5,7 @@ checkerboard are eliminated, which halves unknowns and iterations. The conductan
 second order in that of the potential; the decrease of the energy at every step is known (Hestenes & Stiefel 1952, J.
 Res. Natl. Bur. Stand. 49, 409), and what is left of it is at most |residual|² over the least eigenvalue, for which that
 of the Lanczos matrix of the iteration stands. It takes many steps to hear of what hangs on a thread, such as a cavity
-behind a narrow neck; so the start is balanced in every room of a coarse partition, whose least eigenvalue counts, too.
+behind a narrow neck; so the least eigenvalue of a coarse partition counts as well.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def conductance(phase: Mask, flags: tuple[bool, bool, bool], bonds: Sequence[flo
         tolerance: relative error, from above.
     """
     circuit = _circuit(phase, flags, bonds)
-    guess, slowest = _start(circuit, phase, bonds[0])
+    guess, slowest = _in_series(phase), _slowest(circuit, phase)
     network = _reduced(circuit, _colours(phase, flags))
     x = (guess * np.sqrt(circuit.total))[network.black]
     residual = network.b - network @ x
@@ -68,13 +68,6 @@ class _Circuit:
     source: Array  # (n,) bonds to the plate at 1
     sink: Array  # (n,) and to the plate at 0
     total: Array  # (n,) all bonds of a voxel
-
-    def unbalanced(self, u: Array) -> Array:
-        """The residual source − A u of a potential."""
-        current = self.weight * (u[self.i] - u[self.j])
-        n = u.size
-        out = _sums(self.j, current, n) - _sums(self.i, current, n)
-        return out + self.source * (1 - u) - self.sink * u
 
     def energy(self, u: Array) -> float:
         """Dissipation of a potential, the conductance at the least."""
@@ -162,45 +155,36 @@ def _reduced(circuit: _Circuit, is_red: Mask) -> _Network:
     return _Network(red, black, across, back, among, b[black] + back @ b[red])
 
 
-def _start(circuit: _Circuit, phase: Mask, bond: float) -> tuple[Array, float]:
-    """Layers at equal potential, in series, corrected room by room; and the least eigenvalue that these know of.
+def _in_series(phase: Mask) -> Array:
+    """Potential (n,) of layers at equal potential, the start."""
+    area = phase.reshape(len(phase), -1)
+    drop = np.cumsum(1 / np.r_[2 * area[0].sum(), (area[1:] & area[:-1]).sum(1), 2 * area[-1].sum()])
+    return (1 - drop[:-1] / drop[-1])[np.nonzero(phase)[0]]
+
+
+def _slowest(circuit: _Circuit, phase: Mask) -> float:
+    """The least eigenvalue of the reduced equations as rooms at equal potential know it, which is rather too great.
 
     Rooms are the connected parts of a phase in blocks, about eight a side of the volume.
     """
-    area = phase.reshape(len(phase), -1)
-    through = bond * np.r_[2 * area[0].sum(), (area[1:] & area[:-1]).sum(1), 2 * area[-1].sum()]
-    drop = np.cumsum(1 / through)
-    layer, y, x = np.nonzero(phase)
-    guess = (1 - drop[:-1] / drop[-1])[layer]
-    least = [_slowest_layers(through, _sums(layer, circuit.total, len(phase)))]
-
     edge = max(2, round(phase.size ** (1 / 3) / 8))
-    block = np.ravel_multi_index((layer // edge, y // edge, x // edge), [n // edge + 1 for n in phase.shape])
-    i, j, weight, n = circuit.i, circuit.j, circuit.weight, layer.size
+    block = np.ravel_multi_index([x // edge for x in np.nonzero(phase)], [n // edge + 1 for n in phase.shape])
+    i, j, n = circuit.i, circuit.j, block.size
     inside = block[i] == block[j]
     graph = sparse.coo_array((np.ones(np.count_nonzero(inside), np.bool_), (i[inside], j[inside])), (n, n))
     count, room = connected_components(graph, directed=False)
-    one, other, doors = room[i[~inside]], room[j[~inside]], weight[~inside]
-    mass = _sums(room, circuit.total, count)
-    outside = _sums(one, doors, count) + _sums(other, doors, count)
-    outside += _sums(room, circuit.source + circuit.sink, count)
+    one, other, doors = room[i[~inside]], room[j[~inside]], circuit.weight[~inside]
+    bonds = _sums(room, circuit.total, count)
+    outside = _sums(one, doors, count) + _sums(other, doors, count) + _sums(room, circuit.source + circuit.sink, count)
     rows, columns = np.r_[np.arange(count), one, other], np.r_[np.arange(count), other, one]
     coarse = sparse.csc_array((np.r_[outside, -doors, -doors], (rows, columns)), (count, count))
     solve = splu(coarse, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve
-    guess += solve(_sums(room, circuit.unbalanced(guess), count))[room]
-
     v = np.ones(count)
     for _ in range(4):  # inverse iteration
-        v = solve(mass * v)
-        v /= np.sqrt(v @ (mass * v))
-    least.append(float(v @ (coarse @ v)))
-    return guess, min(least) * (2 - min(least))  # of the reduced equations
-
-
-def _slowest_layers(through: Array, mass: Array) -> float:
-    """The least eigenvalue of layers at equal potential."""
-    diagonal, beside = (through[:-1] + through[1:]) / mass, -through[1:-1] / np.sqrt(mass[:-1] * mass[1:])
-    return float(linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(0, 0))[0])
+        v = solve(bonds * v)
+        v /= np.sqrt(v @ (bonds * v))
+    least = float(v @ (coarse @ v))
+    return least * (2 - least)
 
 
 def _sums(index: NDArray, weight: Array, count: int) -> Array:
