@@ -1,14 +1,13 @@
 """What is measured of a volume: known voxels, and the mean that known fractions leave for the others.
 
-A x has x itself at known voxels and, where the volume fractions are told, the mean of x over the others everywhere else,
-0 where they are not: an orthogonal projection, A = Aᵀ = A², so it is its own adjoint and right inverse. Phases are corners
-of a simplex, so that the mean of x is a linear function of the volume fractions.
+A x has x itself at known voxels and, where the volume fractions are told, the mean of x over the others everywhere
+else, 0 where they are not: an orthogonal projection, A = Aᵀ = A², so it is its own adjoint and right inverse. Phases
+are corners of a simplex, so that the mean of x is a linear function of the volume fractions.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scigen.core.operator import Operator

@@ -168,8 +168,8 @@ class MicrostructureCodec(Codec):
 
         Returns:
             "scalars" (B, 2 Q): normalised quantities, 0 where free, and whether they are given; "fraction" (B, P), NaN
-            where free; "told" (B,), whether all fractions are given, and "measurement" (B, P − 1, Z, Y, X), see `Known`;
-            for models that take known voxels "fields" (B, P, Z, Y, X) and "known" (B, 1, Z, Y, X).
+            where free; "told" (B,), whether all fractions are given; "measurement" (B, P − 1, Z, Y, X), see `Known`; for
+            models that take known voxels "fields" (B, P, Z, Y, X) and "known" (B, 1, Z, Y, X).
         """
         part = inputs.isel(specimen=index)
         values = np.stack([q.normalise(part[q.name].values) for q in self.known], axis=1)
