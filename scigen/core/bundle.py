@@ -31,7 +31,11 @@ from scigen.errors import UserError
 from scigen.io.geolocation import mapping_attribute
 
 FORMAT = "scigen-bundle-1"
-CODECS = ("scigen.weather.physics.DownscalingCodec", "scigen.materials.physics.MicrostructureCodec")
+CODECS = (
+    "scigen.weather.physics.DownscalingCodec",
+    "scigen.materials.physics.MicrostructureCodec",
+    "scigen.materials.latent.LatentCodec",
+)
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
 
 
@@ -103,16 +107,23 @@ class Bundle:
         return self.placed(self.codec.relocate(static))
 
     def placed(self, codec: Codec) -> "Bundle":
-        """The same model with the codec of another region.
+        """The same model with the codec of another region, or size.
 
         Raises:
-            UserError: if the network was built for the size of its own region.
+            UserError: if the network was built for the size of its own region, or cannot join the ends of this one.
         """
         fixed = getattr(self.network, "fixed_size", None)
         if fixed is not None and tuple(fixed) != codec.shape[1:]:
             raise UserError(
                 f"{self.network_class.rsplit('.', 1)[-1]} was built for {tuple(fixed)} cells, and the new region has"
                 f" {codec.shape[1:]}. scigen's U-Net takes any size (network=unet)."
+            )
+        step = getattr(self.network, "multiple", 1)
+        wraps = getattr(self.network, "periodic", ())
+        if any(p and n % step for p, n in zip(wraps, codec.shape[1:], strict=False)):
+            cells = [n * codec.scale for n in codec.shape[1:]]
+            raise UserError(
+                f"size={cells}: along axes that wrap around this model makes multiples of {step * codec.scale} cells."
             )
         return replace(self, codec=codec)
 

@@ -45,6 +45,11 @@ class Codec(ABC):
         return (False,) * (len(self.shape) - 1)
 
     @property
+    def scale(self) -> int:
+        """Cells of the decoded fields, along each axis, that one cell of a network sample spans."""
+        return 1
+
+    @property
     def measured(self) -> Operator | None:
         """A, when samples are to be held exactly to condition["measurement"] = A x; None otherwise."""
         return None

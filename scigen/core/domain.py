@@ -11,6 +11,7 @@ import xarray as xr
 
 from scigen.core.codec import Codec
 from scigen.core.mean import ConditionalMean
+from scigen.core.networks.autoencoder import Autoencoder
 from scigen.errors import UserError
 from scigen.plots.table import Table
 
@@ -88,6 +89,28 @@ class Domain(ABC):
             UserError: if the field has no such stage.
         """
         raise UserError(f"mean=: domain={self.name} has no regression stage; leave mean= out.")
+
+    def indicators(self, codec: Codec) -> Codec:
+        """The codec whose network samples an autoencoder learns to encode, one indicator a class.
+
+        Raises:
+            UserError: if the field has no such stage, or this codec does not go with it.
+        """
+        raise UserError(f"autoencoder=: domain={self.name} has no latent space; leave autoencoder= out.")
+
+    def latent(self, codec: Codec, autoencoder: Autoencoder, train: Split, latents: np.ndarray) -> tuple[Codec, Split]:
+        """The codec in an autoencoder's latent space, and the training split with its latents.
+
+        Args:
+            codec: of the fields themselves.
+            autoencoder: trained on `indicators`.
+            train: the training split.
+            latents: of it, (samples, C, *S / factor).
+
+        Raises:
+            UserError: if the field has no such stage.
+        """
+        raise UserError(f"autoencoder=: domain={self.name} has no latent space; leave autoencoder= out.")
 
     def exact(self, codec: Codec, split: Split, members: int, seed: int) -> Iterator[tuple[int, np.ndarray]] | None:
         """Blocks like `Bundle.blocks` of the exact law, driven by the same noise; None where it is not known."""

@@ -14,11 +14,13 @@ import xarray as xr
 
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
+from scigen.core.networks.autoencoder import Autoencoder
 from scigen.errors import UserError
 from scigen.materials import metrics, plots, tables
 from scigen.materials.baseline import level_cuts
 from scigen.materials.blocks import cut
 from scigen.materials.data import measure, tell, training, whole
+from scigen.materials.latent import indicators, latent_codec, with_latents
 from scigen.materials.physics import MicrostructureCodec
 from scigen.materials.process import ProcessModel, reader, with_process
 from scigen.materials.quantities import FRACTION, quantities
@@ -140,6 +142,17 @@ class Materials(Domain):
             rest[name] = Split(truth, tell(truth, known, self.given))
         source = str(self.path) if self.path is not None else f"default data ({path})"
         return Data(train, rest["validation"], rest["test"], codec, specimens.fingerprint(), source)
+
+    def indicators(self, codec: Codec) -> Codec:
+        """Indicators of the phases."""
+        assert isinstance(codec, MicrostructureCodec)
+        return indicators(codec)
+
+    def latent(self, codec: Codec, autoencoder: Autoencoder, train: Split, latents: np.ndarray) -> tuple[Codec, Split]:
+        """Volumes in the latent space of an autoencoder."""
+        assert isinstance(codec, MicrostructureCodec)
+        own = latent_codec(codec, autoencoder, latents)
+        return own, Split(with_latents(train.truth, latents), train.inputs)
 
     def standard(self, archive: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
         """The archive itself: labels have one name."""

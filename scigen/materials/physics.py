@@ -268,11 +268,15 @@ class MicrostructureCodec(Codec):
 
     def like(self, **changes: Any) -> "MicrostructureCodec":
         """The same but for these arguments of the constructor."""
-        own: dict[str, Any] = dict(
+        return MicrostructureCodec(**(self.arguments | changes))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor was given."""
+        return dict(
             size=self.size, phases=self.phases, known=self.known, periodic=self.wraps, voxel_size=self.voxel_size,
             unit=self.unit, mean=self.mean, inpaint=self.inpaint, exact=self.exact, open_border=self.border,
         )  # fmt: skip
-        return MicrostructureCodec(**(own | changes))
 
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> Layout:
         """Specimens with their targets, and positions of voxel centres."""

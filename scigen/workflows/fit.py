@@ -19,6 +19,7 @@ from scigen.core.noise import sigma_range
 from scigen.core.sampling import Sampling
 from scigen.core.streaming import archive_stream
 from scigen.errors import UserError
+from scigen.workflows.autoencoder import with_autoencoder
 from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil, stem
 from scigen.workflows.folder import alone, claim, digest
@@ -63,7 +64,7 @@ def run(cfg: DictConfig) -> Path:
     made_of = (
         {"teacher": teacher.fingerprint()}
         if teacher
-        else {k: config[k] for k in ("network", "teaching", "validation", "mean", "crop")}
+        else {k: config[k] for k in ("network", "teaching", "validation", "mean", "autoencoder", "crop")}
     )
     if start:
         made_of = {"init": start.fingerprint()} | {k: config[k] for k in ("method", "validation", "crop")}
@@ -74,6 +75,8 @@ def run(cfg: DictConfig) -> Path:
     with alone(folder):
         if cfg.mean:
             data = with_mean(cfg, domain, data, folder)
+        if cfg.autoencoder:
+            data = with_autoencoder(cfg, domain, data, folder)
         _fill_noise(cfg, data, given)
         report = _stages(cfg, domain, data, teacher, start, folder)
     log.info("done in %.1f minutes", (time.monotonic() - began) / 60)
@@ -142,6 +145,10 @@ def _check(cfg: DictConfig) -> None:
         raise UserError(f"{idle[0]}={word} with a method that trains a teacher: leave one of them out.")
     if cfg.mean and (cfg.teacher or (cfg.init and not _distils(cfg))):
         raise UserError(f"{cfg.teacher or cfg.init} brings its own mean, if it has one: leave mean= out.")
+    if cfg.autoencoder and (cfg.teacher or (cfg.init and not _distils(cfg))):
+        raise UserError(f"{cfg.teacher or cfg.init} brings its own autoencoder, if it has one: leave autoencoder= out.")
+    if cfg.autoencoder and (other := [k for k in ("mean", "crop") if cfg[k]]):
+        raise UserError(f"autoencoder= and {other[0]}=: a latent space has no {other[0]}; leave one of them out.")
     if isinstance(cfg.trainer.devices, int) and cfg.trainer.devices > 1:
         config = plain(cfg)
         for stage in (config["teaching"], config["method"], *config["then"].values()):
@@ -154,7 +161,7 @@ def _limit(cfg: DictConfig) -> None:
     """Apply the trainer's upper bounds on steps and pairs."""
     limits = cfg.trainer.limits
     if limits.steps is not None:
-        for stage in (cfg.teaching, cfg.method, *cfg.then.values()):
+        for stage in (cfg.teaching, cfg.method, *cfg.then.values(), *([cfg.autoencoder] if cfg.autoencoder else [])):
             stage.training.steps = min(stage.training.steps, limits.steps)
     for method in (cfg.method, *cfg.then.values()):
         if limits.pairs is not None and "pairs" in method:

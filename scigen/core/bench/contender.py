@@ -91,6 +91,8 @@ class Trained:
 class ScoreFitting(Method):
     """The common start: E λ(σ) ‖D(x_σ; σ) − oracle‖², data drawn from the law."""
 
+    student: DenoiserModule
+
     def __init__(self, student: DenoiserModule, task: Task) -> None:
         """Set student and oracle."""
         super().__init__()

@@ -56,14 +56,15 @@ class Method(nn.Module, ABC):
     """A way of training a student.
 
     Attributes:
-        student: what is kept: a denoiser (B, C, *S), sigma (B,), condition → (B, C, *S).
+        student: what is kept: a denoiser (B, C, *S), sigma (B,), condition → (B, C, *S), but in the stages before a
+            teacher.
         pairs: number of cached teacher pairs (noise, end point) that it trains on; 0 for data.
         by_row: whether the loss is a mean over rows, each with random numbers of its own that come from `core.draws`.
             It is then the same on one device, on many, and in micro-batches, dropout aside; otherwise each process and
             micro-batch draws numbers of its own, with the same law.
     """
 
-    student: DenoiserModule
+    student: nn.Module
     pairs: int = 0
     by_row: bool = False
 
@@ -97,6 +98,7 @@ class Distiller(Method, ABC):
         follows: the method whose student it must start from (`init=`); None for any, the teacher included.
     """
 
+    student: DenoiserModule
     sampler: str = "few_step"
     two_times: bool = False
     follows: str | None = None

@@ -37,6 +37,7 @@ def denoising_loss(
 class Denoising(Method):
     """Trains a denoiser on data, with σ from a law that covers the sampler's whole range."""
 
+    student: DenoiserModule
     by_row = True
 
     def __init__(self, student: DenoiserModule, noise: NoiseLaw, teacher: nn.Module | None = None) -> None:

@@ -12,6 +12,7 @@ NETWORKS = (
     "scigen.core.networks.dhariwal.DhariwalUNet",
     "scigen.core.networks.dit.DiT",
 )
+AUTOENCODERS = ("scigen.core.networks.autoencoder.Autoencoder",)
 
 
 def construct(name: str, allowed: tuple[str, ...], what: str) -> Any:

@@ -16,8 +16,8 @@ from torch.nn import functional
 from scigen.core.networks import Condition
 from scigen.errors import UserError
 
-_CONV: dict[int, Callable[..., Any]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_UP: dict[int, Callable[..., Any]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONV: dict[int, Callable[..., Any]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+UP: dict[int, Callable[..., Any]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _LAYOUT = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -61,7 +61,7 @@ class PaddedConv(nn.Module):
         super().__init__()
         space = len(periodic)
         self.wrap = [1 if p else 0 for p in reversed(periodic) for _ in range(2)]
-        self.conv = _CONV[space](channels_in, channels_out, 3, padding=tuple(0 if p else 1 for p in periodic))
+        self.conv = CONV[space](channels_in, channels_out, 3, padding=tuple(0 if p else 1 for p in periodic))
         with torch.no_grad():
             self.conv.weight.mul_(gain)
             self.conv.bias.zero_()
@@ -83,7 +83,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
         self.dropout = nn.Dropout(dropout)
-        self.skip = _CONV[len(periodic)](channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = CONV[len(periodic)](channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x (B, C_in, *S), embedding (B, E) to (B, C_out, *S)."""
@@ -137,7 +137,7 @@ class UNet(nn.Module):
         """
         super().__init__()
         axes = [periodic] * space if isinstance(periodic, bool) else list(periodic)
-        if space not in _CONV or len(axes) != space or not widths or blocks < 1 or patch < 1:
+        if space not in CONV or len(axes) != space or not widths or blocks < 1 or patch < 1:
             raise UserError(
                 f"UNet: space={space}, periodic={periodic}, widths={list(widths)}, blocks={blocks}, patch={patch} do"
                 " not fit."
@@ -156,8 +156,8 @@ class UNet(nn.Module):
         for i, width in enumerate(widths):
             self.down.append(nn.ModuleList(Block(width, width, embedding, axes, dropout) for _ in range(blocks)))
             if i + 1 < len(widths):
-                self.shrink.append(_CONV[space](width, widths[i + 1], 2, stride=2))
-                self.grow.append(_UP[space](widths[i + 1], width, 2, stride=2))
+                self.shrink.append(CONV[space](width, widths[i + 1], 2, stride=2))
+                self.grow.append(UP[space](widths[i + 1], width, 2, stride=2))
                 self.up.append(
                     nn.ModuleList(
                         Block(2 * width if b == 0 else width, width, embedding, axes, dropout) for b in range(blocks)
