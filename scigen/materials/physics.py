@@ -168,8 +168,9 @@ class MicrostructureCodec(Codec):
 
         Returns:
             "scalars" (B, 2 Q): normalised quantities, 0 where free, and whether they are given; "fraction" (B, P), NaN
-            where free; "told" (B,), whether all fractions are given; "measurement" (B, P − 1, Z, Y, X), see `Known`; for
-            models that take known voxels "fields" (B, P, Z, Y, X) and "known" (B, 1, Z, Y, X).
+            where free; "told" (B,), whether all fractions are given; where something is measured (see `Known`)
+            "measurement" (B, P − 1, Z, Y, X); for models that take known voxels "fields" (B, P, Z, Y, X) and "known"
+            (B, 1, Z, Y, X).
         """
         part = inputs.isel(specimen=index)
         values = np.stack([q.normalise(part[q.name].values) for q in self.known], axis=1)
@@ -179,6 +180,8 @@ class MicrostructureCodec(Codec):
         out = {"scalars": torch.from_numpy(seen.astype(np.float32)), "fraction": torch.from_numpy(share)}
         out["told"] = ~torch.isnan(out["fraction"]).any(1)
         shape = (len(share), *self.shape[1:])
+        if self.measured is None:
+            return out
         if not self.inpaint:
             out["measurement"] = torch.zeros(len(share), *self.shape)  # the base has the mean already
         else:
@@ -228,7 +231,7 @@ class MicrostructureCodec(Codec):
         """One indicator a phase but the last, instead of labels."""
         return np.concatenate([fields == p for p in range(len(self.phases) - 1)], axis=-4).astype(np.float32)
 
-    def usual(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
+    def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Samples about the mean of their own fractions, as if these were given."""
         x = self._embed(np.asarray(truth["phase"].isel(specimen=index).values))
         return (x - x.mean(dim=(2, 3, 4), keepdim=True)).float()
