@@ -129,6 +129,8 @@ def read_page(tree: Path, verb: str) -> Page:
     for entry in _defaults(path):
         name, default = next(iter(entry.items()))
         group = re.sub(r"^(optional |override )+", "", str(name)).strip("/ ")
+        if "${" in str(default):  # follows from other choices
+            continue
         choices.append(Choice(group, "null" if default is None else str(default), options(tree, group)))
     return Page(" ".join(prose), examples, choices, read_keys(path))
 

@@ -152,8 +152,7 @@ def _diffusivities(
         found = np.load(path, allow_pickle=False)
         if found.shape == (len(labels), len(phases), 3):
             return found
-    total = len(labels) * len(phases) * 3
-    with progress("diffusivities", total, "solutions") as advance:
+    with progress("diffusivities", len(labels), "volumes") as advance:
         out = effective_diffusivities(
             labels, phases, periodic=cutting.periodic, voxel_size=voxel_size, workers=workers,
             progress=lambda done: advance(done, ""),

@@ -5,7 +5,11 @@ taufactor, Kench et al. 2023, JOSS 8, 5358). The equation is solved in `conducti
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,8 +81,9 @@ def effective_diffusivities(
         periodic: whether the sides wrap, along every axis or each.
         voxel_size: edges of a voxel along z, y, x [any length].
         tolerance: relative error of D_eff.
-        workers: threads; the result does not depend on them.
-        progress: is told how many solutions of N · P · 3 are done.
+        workers: processes, on which the result does not depend. More than one are started anew (`spawn`), so a script
+            that asks for them does so under `if __name__ == "__main__":`.
+        progress: is told how many volumes are done.
 
     Returns:
         (N, P, 3), the last axis z, y, x.
@@ -86,21 +91,23 @@ def effective_diffusivities(
     labels = np.asarray(volumes)
     if labels.ndim != 4:
         raise UserError(f"Labels have axes (N, Z, Y, X), got the shape {labels.shape}.")
-    jobs = [(n, phase, axis) for n in range(len(labels)) for phase in phases for axis in range(3)]
-
-    def solve(job: tuple[int, int, int]) -> float:
-        n, phase, axis = job
-        return effective_diffusivity(
-            labels[n] == phase, axis, periodic=periodic, voxel_size=voxel_size, tolerance=tolerance
-        )
-
-    out = np.empty(len(jobs))
-    with ThreadPoolExecutor(max(workers, 1), "scigen-diffusion") as pool:
-        for i, value in enumerate(pool.map(solve, jobs) if workers > 1 else map(solve, jobs)):
-            out[i] = value
+    solve = partial(_all_axes, phases=tuple(phases), periodic=periodic, voxel_size=voxel_size, tolerance=tolerance)
+    out = np.empty((len(labels), len(phases), 3))
+    with ExitStack() as stack:
+        each: Callable = map
+        if workers > 1:
+            each = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"))).map
+        for i, row in enumerate(each(solve, labels)):
+            out[i] = row
             if progress is not None:
                 progress(i + 1)
-    return out.reshape(len(labels), len(phases), 3)
+    return out
+
+
+def _all_axes(labels: NDArray, *, phases: Sequence[int], **given: Any) -> Array:
+    """D_eff / D0 (P, 3) of one volume."""
+    rows = [[effective_diffusivity(labels == phase, axis, **given) for axis in range(3)] for phase in phases]
+    return np.array(rows, np.float64).reshape(len(phases), 3)
 
 
 def tortuosity_factor(volume_fraction: ArrayLike, diffusivity: ArrayLike) -> Array:

@@ -18,7 +18,7 @@ from scigen.errors import UserError
 from scigen.io.archive import PARTIAL
 from scigen.io.blocks import values
 from scigen.materials.preview import preview
-from scigen.materials.scan import Scan
+from scigen.materials.scan import Scan, Size, convert
 from scigen.materials.volumes import Volume, require_labels
 
 log = logging.getLogger(__name__)
@@ -99,18 +99,35 @@ def export(ds: xr.Dataset, stem: str | Path, formats: Sequence[str], *, overwrit
 
 
 def write_tif(path: Path, volume: Volume, phases: Sequence[str]) -> None:
-    """A stack with ImageJ's calibration, shown from the first phase (black) to the last (white).
-
-    ImageJ keeps sizes as ratios of 32-bit numbers, so metres, which would not fit, become micrometres.
-    """
-    size, unit = volume.voxel_size, volume.unit
-    if unit == "m":
-        size, unit = (size[0] * 1e6, size[1] * 1e6, size[2] * 1e6), "um"
+    """A stack with ImageJ's calibration, shown from the first phase (black) to the last (white)."""
+    size, unit = imagej_size(volume)
     top = float(max(len(phases) - 1, int(volume.labels.max(initial=1))))
     about = {"axes": "ZYX", "spacing": size[0], "unit": "pixel" if unit == "voxel" else unit, "min": 0.0, "max": top}
     if unit == "voxel" and size == (1.0, 1.0, 1.0):
         about.pop("unit")
     tifffile.imwrite(path, volume.labels, imagej=True, resolution=(1 / size[2], 1 / size[1]), metadata=about)
+
+
+def imagej_size(volume: Volume) -> tuple[Size, str]:
+    """Voxel size and unit as ImageJ can keep them, which is as ratios of 32-bit numbers: 2e-6 m become 2 um.
+
+    Raises:
+        UserError: if no unit makes the numbers fit.
+    """
+    for unit in (volume.unit, "um", "nm", "mm", "m"):
+        if unit == volume.unit:
+            size = volume.voxel_size
+        elif volume.unit == "voxel":
+            break
+        else:
+            z, y, x = (convert(s, volume.unit, unit) for s in volume.voxel_size)
+            size = z, y, x
+        if all(1e-4 <= s <= 1e5 for s in size):
+            return size, unit
+    raise UserError(
+        f"A voxel of {volume.voxel_size} {volume.unit} has no size that TIFF can keep, 0.0001 to 100000 of a unit: "
+        "correct voxel_size, or choose another format."
+    )
 
 
 def write_vti(path: Path, volume: Volume, phases: Sequence[str]) -> None:

@@ -1,4 +1,9 @@
-"""Known voxels: the measurement y = A x of the parts of a volume that are given, and random parts to train on."""
+"""What is measured of a volume: known voxels, and the mean that known fractions leave for the others.
+
+A x has x itself at known voxels and, where the volume fractions are told, the mean of x over the others everywhere
+else, 0 where they are not: an orthogonal projection, A = Aᵀ = A², so it is its own adjoint and right inverse. Phases
+are corners of a simplex, so that the mean of x is a linear function of the volume fractions.
+"""
 
 from collections.abc import Mapping
 
@@ -12,16 +17,28 @@ UNKNOWN = 255
 
 
 class Known(Operator):
-    """A: the values of known voxels, 0 elsewhere; a diagonal projection, its own adjoint and right inverse."""
+    """A: known voxels, and the mean of the others where fractions are told."""
 
-    def __init__(self, mask: Tensor | None = None) -> None:
-        """Set the mask (B, 1, *S), 1 where known; None knows every voxel, until it is bound to a condition."""
+    def __init__(self, mask: Tensor | None = None, told: Tensor | None = None) -> None:
+        """Set what is known.
+
+        Args:
+            mask: (B, 1, *S), 1 at known voxels; None knows none.
+            told: (B,), whether the mean is known; None: of every sample.
+        """
         super().__init__()
-        self.mask = mask
+        self.mask, self.told = mask, told
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) to the same shape."""
-        return x if self.mask is None else x * self.mask.to(x)
+        axes = tuple(range(2, x.ndim))
+        told = 1.0 if self.told is None else self.told.to(x).reshape(-1, *[1] * (x.ndim - 1))
+        if self.mask is None:
+            return (x.mean(axes, keepdim=True) * told).expand_as(x)
+        mask = self.mask.to(x)
+        free = 1 - mask
+        mean = (x * free).sum(axes, keepdim=True) / free.sum(axes, keepdim=True).clamp_min(1)
+        return x * mask + mean * told * free
 
     def adjoint(self, y: Tensor) -> Tensor:
         """The same: A is symmetric."""
@@ -32,8 +49,8 @@ class Known(Operator):
         return self(y)
 
     def bind(self, condition: Mapping[str, Tensor]) -> "Known":
-        """With condition["known"] (B, 1, *S)."""
-        return Known(condition["known"])
+        """With condition["known"] (B, 1, *S), if there is one, and condition["told"] (B,)."""
+        return Known(condition.get("known"), condition["told"])
 
 
 def random_part(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

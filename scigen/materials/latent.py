@@ -15,6 +15,7 @@ from torch import Tensor
 from scigen.core.codec import Index
 from scigen.core.networks.allowed import AUTOENCODERS, construct
 from scigen.core.networks.autoencoder import Autoencoder
+from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.materials.physics import MicrostructureCodec
 
@@ -31,6 +32,11 @@ class Indicators(MicrostructureCodec):
     def shape(self) -> tuple[int, ...]:
         """(P, Z, Y, X)."""
         return (len(self.phases), *super().shape[1:])
+
+    @property
+    def measured(self) -> Operator | None:
+        """Nothing: an autoencoder sees the whole volume."""
+        return None
 
     def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """1 where a phase is, 0 elsewhere."""
@@ -71,6 +77,11 @@ class LatentCodec(MicrostructureCodec):
         return (self.autoencoder.latent, *(n // self.autoencoder.factor for n in super().shape[1:]))
 
     @property
+    def measured(self) -> Operator | None:
+        """Nothing: what is linear in the voxels is not in the latent."""
+        return None
+
+    @property
     def scale(self) -> int:
         """Voxels a side that one cell of the latent spans."""
         return self.autoencoder.factor
@@ -91,7 +102,7 @@ class LatentCodec(MicrostructureCodec):
         with torch.inference_mode():
             return torch.cat([self.autoencoder.decode(one[None].to(device).float()).cpu() for one in latent])
 
-    def usual(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
+    def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Latents have no fractions to be about: the samples themselves."""
         return self.encode(truth, inputs, index)
 

@@ -80,8 +80,9 @@ def gaussian_field(shape: Sequence[int], spectrum: Callable[[Array], ArrayLike] 
 def matched(s2: ArrayLike, phi: float) -> Array:
     """Correlation of the Gaussian field whose level cut has these two-point statistics.
 
-    S2 grows with ρ at a given φ, so its law is inverted by a table. What comes out need not be a correlation: negative
-    power is cut off, and the rest scaled to ρ(0) = 1, so the cut has S2 only as nearly as a Gaussian field can.
+    S2 grows with ρ at a given φ, so its law is inverted by a table. What comes out need not be a correlation: of those
+    with ρ(0) = 1 and no negative power the nearest in least squares is taken, so the cut has S2 only as nearly as a
+    Gaussian field can. S2 that is averaged over samples gives a better one than that of a single sample.
 
     Args:
         s2: map on periodic lags (Z, Y, X), as `correlation.two_point` gives it.
@@ -99,8 +100,7 @@ def matched(s2: ArrayLike, phi: float) -> Array:
     angle = np.linspace(-np.pi / 2, np.pi / 2, 2001)
     law = np.maximum.accumulate(two_point(np.sin(angle), float(threshold(phi))))
     rho = np.sin(np.interp(values, law, angle))
-    power = np.maximum(fft.fftn(rho).real, 0)
-    rho = fft.ifftn(power).real
+    rho = fft.ifftn(_nearest_power(fft.fftn(rho).real)).real
     return rho / rho[0, 0, 0]
 
 
@@ -123,3 +123,10 @@ def levelcut(shape: Sequence[int], rho: ArrayLike, phi: float, seed: int) -> Mas
     out = np.zeros(field.size, np.bool_)
     out[np.argsort(field, axis=None)[field.size - count :]] = True
     return out.reshape(field.shape)
+
+
+def _nearest_power(power: Array) -> Array:
+    """The nearest power without negative values and of mean 1: max(power − λ, 0), a projection on the simplex."""
+    falling = np.sort(power, axis=None)[::-1]
+    excess = (np.cumsum(falling) - power.size) / np.arange(1, power.size + 1)
+    return np.maximum(power - excess[np.flatnonzero(falling > excess)[-1]], 0)

@@ -38,7 +38,7 @@ def evaluate(
         samples: by name, phase (specimen, member, z, y, x), with coordinates target_… of what was asked for; attrs may
             hold `scigen_nfe` and `scigen_role`. They may be lazy.
         transport: phases whose diffusivity is solved for; None takes those with a target, else the first.
-        workers: threads.
+        workers: processes.
         seed: of the bootstrap.
         progress: called with contender, volumes done, volumes in all.
 

@@ -96,8 +96,8 @@ class MicrostructureCodec(Codec):
 
     @property
     def measured(self) -> Operator | None:
-        """The known voxels, where the model takes some."""
-        return Known() if self.inpaint else None
+        """Known voxels, and the mean of the others that told fractions imply."""
+        return Known()
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
@@ -168,7 +168,9 @@ class MicrostructureCodec(Codec):
 
         Returns:
             "scalars" (B, 2 Q): normalised quantities, 0 where free, and whether they are given; "fraction" (B, P), NaN
-            where free; with known voxels "fields" (B, P, Z, Y, X), "known" (B, 1, Z, Y, X) and "measurement".
+            where free; "told" (B,), whether all fractions are given; where something is measured (see `Known`)
+            "measurement" (B, P − 1, Z, Y, X); for models that take known voxels "fields" (B, P, Z, Y, X) and "known"
+            (B, 1, Z, Y, X).
         """
         part = inputs.isel(specimen=index)
         values = np.stack([q.normalise(part[q.name].values) for q in self.known], axis=1)
@@ -176,18 +178,24 @@ class MicrostructureCodec(Codec):
         seen = np.concatenate([np.where(given, values, 0.0), given], axis=1)
         share = fractions_of(part, self.phases)
         out = {"scalars": torch.from_numpy(seen.astype(np.float32)), "fraction": torch.from_numpy(share)}
-        if self.inpaint:
-            shape = (len(share), *self.shape[1:])
+        out["told"] = ~torch.isnan(out["fraction"]).any(1)
+        shape = (len(share), *self.shape[1:])
+        if self.measured is None:
+            return out
+        if not self.inpaint:
+            out["measurement"] = torch.zeros(len(share), *self.shape)  # the base has the mean already
+        else:
             labels = np.full(shape, UNKNOWN, np.uint8)
             if "known" in part:
                 b = self.border
                 inside = tuple(slice(b, b + n) for n in self.size)
                 labels[(slice(None), *inside)] = part["known"].values
             mask = torch.from_numpy(labels != UNKNOWN)[:, None].float()
-            x = self._embed(np.where(labels == UNKNOWN, 0, labels)) - self._base(out["fraction"])
-            out["measurement"] = (x * mask).float()
+            x = (self._embed(np.where(labels == UNKNOWN, 0, labels)) - self._base(out["fraction"])).float() * mask
+            rest = -x.sum((2, 3, 4), keepdim=True) / (1 - mask).sum((2, 3, 4), keepdim=True).clamp_min(1)
+            out["measurement"] = x + rest * out["told"][:, None, None, None, None] * (1 - mask)
             out["known"] = mask
-            out["fields"] = torch.cat([out["measurement"], mask], dim=1)
+            out["fields"] = torch.cat([x, mask], dim=1)
         return out
 
     def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
@@ -223,7 +231,7 @@ class MicrostructureCodec(Codec):
         """One indicator a phase but the last, instead of labels."""
         return np.concatenate([fields == p for p in range(len(self.phases) - 1)], axis=-4).astype(np.float32)
 
-    def usual(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
+    def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Samples about the mean of their own fractions, as if these were given."""
         x = self._embed(np.asarray(truth["phase"].isel(specimen=index).values))
         return (x - x.mean(dim=(2, 3, 4), keepdim=True)).float()

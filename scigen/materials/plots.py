@@ -61,7 +61,7 @@ def volumes(
                     share = ", ".join(f"{n} {float((values == p).mean()):.2f}" for p, n in enumerate(names))
                     axes[0, 2 * j].set_title(share, fontsize=9)
             axes[i, 0].text(
-                -0.08, 0.5, name, rotation=90, transform=axes[i, 0].transAxes, ha="right", va="center",
+                -0.16, 0.5, name, rotation=90, transform=axes[i, 0].transAxes, ha="right", va="center",
                 fontweight="bold", fontsize=9,
             )  # fmt: skip
         style.save(figure, path)

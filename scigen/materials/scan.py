@@ -125,9 +125,13 @@ def settle(scan: Scan, size: Size | None, unit: str | None) -> tuple[Size, str]:
             f"unit={unit}, but the voxel size of {scan.name}, {scan.voxel_size}, is in {scan.unit}: leave unit out, or "
             "give voxel_size as well."
         )
-    factor = (1 * parse_units(scan.unit)).to(parse_units(unit)).magnitude
-    z, y, x = (float(f"{s * factor:.12g}") for s in scan.voxel_size)
+    z, y, x = (convert(s, scan.unit, unit) for s in scan.voxel_size)
     return (z, y, x), unit
+
+
+def convert(length: float, unit: str, wanted: str) -> float:
+    """A length in another unit, to twelve digits."""
+    return float(f"{(length * parse_units(unit)).to(parse_units(wanted)).magnitude:.12g}")
 
 
 def _phases(attrs: Mapping[str, Any]) -> dict[str, int] | None:

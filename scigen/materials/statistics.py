@@ -1,7 +1,10 @@
 """Descriptors of many volumes, specimen by specimen and member by member."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import xarray as xr
@@ -37,7 +40,7 @@ def describe_all(
         archive: phase (specimen, z, y, x) or (specimen, member, z, y, x), labels; attributes voxel_size, periodic. It
             may be lazy: one specimen is in memory at a time.
         transport: names of the phases whose diffusivity is solved for.
-        workers: threads.
+        workers: processes (see `effective_diffusivities`).
         progress: called with the number of volumes done.
 
     Returns:
@@ -52,13 +55,14 @@ def describe_all(
     conductors = [names.index(p) for p in transport]
     rows: list[dict[str, np.ndarray]] = []
 
-    def one(labels: np.ndarray) -> dict[str, np.ndarray]:
-        return describe(labels, len(names), periodic=periodic, voxel_size=step, transport=conductors)
-
-    with ThreadPoolExecutor(max(workers, 1), "scigen-describe") as pool:
+    one = partial(describe, phases=len(names), periodic=periodic, voxel_size=step, transport=conductors)
+    with ExitStack() as stack:
+        each: Callable = map
+        if workers > 1:
+            each = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"))).map
         for i in range(data.sizes["specimen"]):
             volumes = np.asarray(data.isel(specimen=i).values).astype(np.uint8)
-            for row in pool.map(one, volumes) if workers > 1 else map(one, volumes):
+            for row in each(one, volumes):
                 rows.append(row)
                 if progress:
                     progress(len(rows))

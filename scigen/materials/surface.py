@@ -65,7 +65,8 @@ def triple_line(
     """Length of the lines where at least three phases meet a volume [1 / length²].
 
     Edges of voxels are counted around which the four voxels have three labels or more. Stairs are longer than the
-    smooth curve that they follow: 3/2 times for curves in all directions alike, not at all along an axis.
+    smooth curve that they follow: 3/2 times for curves in all directions alike, not at all along an axis. Edges across
+    which two voxels of one phase face each other, between two other phases, add about 5 % in isotropic structures.
 
     Args:
         labels: whole numbers (…, Z, Y, X).

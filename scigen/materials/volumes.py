@@ -156,7 +156,8 @@ def distinct(grey: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             total[int(value)] = total.get(int(value), 0) + count
     ordered = sorted(total)
-    return np.array(ordered), np.array([total[v] for v in ordered])
+    fits = all(-(2**63) <= v < 2**63 for v in (ordered[0], ordered[-1]))
+    return np.array(ordered, np.int64 if fits else object), np.array([total[v] for v in ordered])
 
 
 def named(values: np.ndarray, name: str) -> dict[str, tuple[int, ...]]:

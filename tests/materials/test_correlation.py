@@ -143,6 +143,15 @@ def test_a_missing_phase_is_never_met_and_a_full_one_always(periodic):
     np.testing.assert_array_equal(mean_chord(full, True), [4, 5, 6])
 
 
+def test_a_block_has_the_two_point_probability_that_porespy_gives(waves):
+    """porespy 3.2.0, two_point_correlation, probability_scaled, whose bins are lags of the same whole part."""
+    s2 = two_point(waves == 0)
+    lags = np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in s2.shape), indexing="ij", sparse=True)
+    whole = np.floor(np.sqrt(sum(a**2 for a in lags)))
+    golden = [0.4953125, 0.39806737, 0.33664022, 0.28285422, 0.24396608, 0.22437865, 0.22088574, 0.22786347]
+    np.testing.assert_allclose([s2[whole == r].mean() for r in range(8)], golden, atol=1e-8)
+
+
 def test_labels_and_grey_levels_are_refused():
     with pytest.raises(UserError, match="labels == phase"):
         two_point(np.arange(27).reshape(3, 3, 3))

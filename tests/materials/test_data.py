@@ -69,7 +69,7 @@ def test_blocks_that_do_not_fit_are_refused(size, shares, match):
 
 def test_specimens_of_different_size_need_a_block():
     mixed = Specimens([*one().volumes, *one((30, 30, 30)).volumes], ["pore", "solid"], {}, ["a", "b"])
-    with pytest.raises(UserError, match="data.block="):
+    with pytest.raises(UserError, match=r"data\.block="):
         cut(mixed, None, (0.7, 0.05, 0.25), 10)
 
 

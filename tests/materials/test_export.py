@@ -87,13 +87,15 @@ def test_vtk_image_data_has_x_fastest(block: int, tmp_path: Path, monkeypatch: p
         ((0.1, 0.2, 0.3), "nm", "nm"),
         ((2.25e-6, 2.25e-6, 2.25e-6), "m", "um"),
         ((7.0, 1 / 3, 123.456), "mm", "mm"),
+        ((1e9, 1e9, 2e9), "nm", "mm"),
+        ((5e-9, 5e-9, 5e-9), "mm", "nm"),
     ],
 )
 def test_voxel_sizes_survive_tiff(size: tuple[float, ...], unit: str | None, expected: str, tmp_path: Path) -> None:
     [path] = export(ensemble(LABELS[:1, :1], voxel_size=list(size), unit=unit), tmp_path / "a", ["tif"])
     [volume], _ = read_volumes(path)
     assert volume.unit == expected
-    scale = 1e6 if unit == "m" else 1
+    scale = {("m", "um"): 1e6, ("nm", "mm"): 1e-6, ("mm", "nm"): 1e6}.get((str(unit), expected), 1)
     np.testing.assert_allclose(volume.voxel_size, np.array(size) * scale, rtol=1e-6)
 
 
@@ -161,6 +163,8 @@ def test_all_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (ensemble(LABELS / 2), ["npz"], ["fractions"]),
         (ensemble(voxel_size=[1, 2]), ["npz"], ["voxel_size", "[1, 2]"]),
         (ensemble().isel(member=slice(0)), ["npz"], ["empty"]),
+        (ensemble(voxel_size=1e-9, unit=None), ["tif"], ["1e-09", "voxel", "another format"]),
+        (ensemble(voxel_size=[1e-9, 1e9, 1]), ["tif"], ["1e-09"]),
     ],
 )
 def test_what_cannot_be_written_is_refused(

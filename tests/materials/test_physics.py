@@ -74,14 +74,37 @@ def test_free_fractions_share_what_given_ones_leave(codec, targets):
     np.testing.assert_allclose(found[1] / found[2], raw[1] / raw[2], rtol=2e-3)
 
 
-def test_known_voxels_are_a_projection():
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0, None])
+def test_what_is_known_is_a_projection(told, share):
     torch.manual_seed(0)
-    mask = (torch.rand(2, 1, 4, 4, 4) < 0.3).float()
-    a: Operator = Known().bind({"known": mask})
-    x, y = torch.randn(2, 3, 4, 4, 4), torch.randn(2, 3, 4, 4, 4)
+    mask = None if share is None else (torch.rand(2, 1, 4, 4, 4) < share).double()
+    a: Operator = Known().bind({"told": torch.tensor([told, not told])} | ({} if mask is None else {"known": mask}))
+    x, y = torch.randn(2, 3, 4, 4, 4).double(), torch.randn(2, 3, 4, 4, 4).double()
     torch.testing.assert_close((a(x) * y).sum(), (x * a.adjoint(y)).sum())
     torch.testing.assert_close(a(a.inverse(a(y))), a(y))
-    assert float(a(x)[mask.expand_as(x) == 0].abs().max()) == 0
+    if mask is not None:
+        torch.testing.assert_close(a(x) * mask, x * mask)
+    one = a(x)[0 if told else 1]
+    torch.testing.assert_close(one.mean((1, 2, 3)), x[0 if told else 1].mean((1, 2, 3)))  # the mean is kept, or …
+    if share in (0.0, None):
+        assert float(a(x)[1 if told else 0].abs().max()) == 0  # … nothing is known
+
+
+@pytest.mark.parametrize("inpaint", [True, False])
+def test_a_true_volume_fits_its_own_measurement(codec, targets, inpaint):
+    """A x = y: what the exact denoiser satisfies, so that moving a network onto it loses nothing."""
+    own, truth = codec(3, inpaint=inpaint), volumes(3)
+    share = np.stack([np.bincount(v.ravel(), minlength=3) for v in truth["phase"].values]) / 16**3
+    inputs = targets(**{f"volume_fraction_{p}": share[:, i] for i, p in enumerate(own.phases)})
+    if inpaint:
+        known = truth["phase"].values.copy()
+        known[:, 3:] = UNKNOWN
+        inputs["known"] = (("specimen", "z", "y", "x"), known)
+    ready = own.prepare(inputs)
+    condition = own.condition(ready, slice(None))
+    x = own.encode(truth, ready, slice(None))
+    torch.testing.assert_close(own.measured.bind(condition)(x), condition["measurement"], atol=2e-6, rtol=0)
 
 
 def test_known_voxels_are_measured_and_told(codec, targets):
@@ -94,7 +117,7 @@ def test_known_voxels_are_measured_and_told(codec, targets):
     condition = own.condition(ready, slice(None))
     x = own.encode(truth, ready, slice(None))
     measured = own.measured.bind(condition)
-    torch.testing.assert_close(measured(x), condition["measurement"])
+    torch.testing.assert_close(measured(x) * condition["known"], condition["measurement"] * condition["known"])
     assert condition["fields"].shape[1] == own.fields
     assert float(condition["known"].mean()) == 3 / 16
     # whatever else a sample is, its known voxels decode to their labels, with exact fractions as well

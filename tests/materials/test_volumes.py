@@ -39,6 +39,12 @@ def test_negative_and_boolean_greys() -> None:
     np.testing.assert_array_equal(relabel(LABELS > 1, None, "a"), LABELS > 1)
 
 
+@pytest.mark.parametrize("mark", [np.uint64(2**64 - 1), np.float32(-3.4028235e38)])
+def test_marks_of_missing_data_beyond_64_bits_are_grey_values_as_well(mark: np.generic) -> None:
+    image = np.where(LABELS == 2, mark, LABELS.astype(mark.dtype))
+    np.testing.assert_array_equal(relabel(image, {"a": 0, "b": 1, "c": int(mark)}, "a"), LABELS)
+
+
 def test_values_are_counted_in_slabs_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "SLAB", 200)
     values, counts = distinct(grey("int32"), "a")

@@ -54,7 +54,7 @@ def test_the_report_judges_everybody(inside):
 
 
 def test_a_repeated_fit_is_done_already(inside, caplog):
-    home, stage = inside
+    _, stage = inside
     before = (stage / "student.safetensors").stat().st_mtime_ns
     phases = len(load(stage / "student.safetensors").codec.phases)
     assert main(["fit", *TINY, f"data.synth.phases={phases}", "run=r"]) == 0
@@ -66,7 +66,8 @@ def test_volumes_by_words(inside, tmp_path, suffix):
     """Exact fractions, another size, all formats."""
     _, stage = inside
     bundle = load(stage / "student.safetensors")
-    share = dict(zip(bundle.codec.phases, [0.3, 0.7] if len(bundle.codec.phases) == 2 else [0.3, 0.4, 0.3], strict=True))
+    each = {2: [0.3, 0.7], 3: [0.3, 0.4, 0.3]}[len(bundle.codec.phases)]
+    share = dict(zip(bundle.codec.phases, each, strict=True))
     words = ", ".join(f"volume_fraction_{p}: {v}" for p, v in share.items())
     out = tmp_path / f"made.{suffix}"
     assert main([
@@ -178,7 +179,6 @@ def test_wrong_words_of_sample_are_refused(inside, tmp_path, words, says, capsys
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["data.synth={size: 16, grains: 3}"], "data.synth.grains"),
         (["data.transport=[metal]"], "data.transport=metal"),
         (["data.split=[0.5,0.6,0.1]"], "add up to 1"),
         (["data.given=[colour]"], "data.given=colour"),
