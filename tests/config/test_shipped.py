@@ -16,6 +16,7 @@ from scigen.config.tree import MISSING, options, read_option, read_page
 TREE = config_dir()
 ROOTS = sorted(path.stem for path in TREE.glob("*.yaml"))
 OPTIONS = sorted(f"{path.parent.relative_to(TREE)}={path.stem}" for path in TREE.glob("*/**/*.yaml"))
+RECIPES = [option for option in OPTIONS if option.startswith("recipe")]
 EXAMPLES = [example for verb in ROOTS for example in read_page(TREE, verb).examples]
 
 
@@ -53,7 +54,17 @@ def test_an_option_is_short_described_and_points_at_code(option: str) -> None:
         assert callable(get_object(target)), target
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_follows_from_its_field_and_method(recipe: str) -> None:
+    group, _, name = recipe.partition("=")
+    field, _, method = name.partition("_")
+    config = compose("fit", [f"domain={field}", *([f"method={method}"] if method else [])])
+    plain = OmegaConf.to_container(config, resolve=True)
+    merged = OmegaConf.merge(config, OmegaConf.load(TREE / group / f"{name}.yaml"))
+    assert OmegaConf.to_container(merged, resolve=True) == plain
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in RECIPES])
 def test_an_option_is_offered_by_a_verb_and_composes(option: str) -> None:
     group, _, name = option.partition("=")
     verbs = [verb for verb in ROOTS if group in [choice.group for choice in read_page(TREE, verb).choices]]
