@@ -75,6 +75,42 @@ def largest_with(scores: np.ndarray, voxels: Sequence[int] | np.ndarray) -> NDAr
     return _settle(values + bias[:, None], (values + bias[:, None]).argmax(0), wanted).reshape(shape).astype(np.uint8)
 
 
+def label(
+    scores: np.ndarray, fractions: np.ndarray | None, phases: Sequence[str], fixed: np.ndarray | None = None
+) -> NDArray[np.uint8]:
+    """Labels of one volume.
+
+    Args:
+        scores: (P, Z, Y, X).
+        fractions: (P,) that are to be met exactly; phases with NaN share what the others leave as they would without.
+            None takes the largest scores.
+        phases: names, for messages.
+        fixed: (Z, Y, X), voxels whose labels stay.
+
+    Raises:
+        UserError: if the fixed voxels hold more of a phase than its fraction allows.
+    """
+    raw = largest(scores)
+    if fractions is None or np.isnan(fractions).all():
+        return raw
+    rest = np.bincount(raw.ravel(), minlength=len(phases)) * np.isnan(fractions)
+    left = max(1 - float(np.nansum(fractions)), 0.0)
+    share = np.where(np.isnan(fractions), left * rest / max(rest.sum(), 1), fractions)
+    wanted = counts(share, raw.size)
+    if fixed is None:
+        return largest_with(scores, wanted)
+    kept = np.bincount(raw[fixed], minlength=len(phases))
+    if (kept > wanted).any():
+        p = int(np.argmax(kept - wanted))
+        raise UserError(
+            f"The known voxels hold {kept[p]} of {phases[p]}, more than the {wanted[p]} that its volume fraction"
+            f" {share[p]:g} allows: raise it, or leave exact out."
+        )
+    out = raw.copy()
+    out[~fixed] = largest_with(scores[:, ~fixed], wanted - kept)
+    return out
+
+
 def _settle(values: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Move voxels from phases that have too many to those that have too few, the least loss first."""
     while True:

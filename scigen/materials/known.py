@@ -5,12 +5,13 @@ else, 0 where they are not: an orthogonal projection, A = Aᵀ = A², so it is i
 are corners of a simplex, so that the mean of x is a linear function of the volume fractions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from scigen.core.operator import Operator
+from scigen.errors import UserError
 
 UNKNOWN = 255
 """Label of a voxel that is not known."""
@@ -51,6 +52,24 @@ class Known(Operator):
     def bind(self, condition: Mapping[str, Tensor]) -> "Known":
         """With condition["known"] (B, 1, *S), if there is one, and condition["told"] (B,)."""
         return Known(condition.get("known"), condition["told"])
+
+
+def checked_part(values: np.ndarray, shape: Sequence[int], phases: Sequence[str]) -> np.ndarray:
+    """Labels of known voxels (specimens, Z, Y, X) uint8, `UNKNOWN` elsewhere.
+
+    Raises:
+        UserError: for another shape, or a label that is none.
+    """
+    if values.shape != tuple(shape):
+        raise UserError(f"known has the shape {values.shape}, expected {tuple(shape)}; {UNKNOWN} where unknown.")
+    labels = np.where(np.isfinite(values), values, UNKNOWN)
+    bad = np.setdiff1d(np.unique(labels), [*range(len(phases)), UNKNOWN])
+    if bad.size:
+        raise UserError(
+            f"known has the label {bad[0]:g}: expected 0 to {len(phases) - 1} ({', '.join(phases)}), or {UNKNOWN} where"
+            " unknown."
+        )
+    return labels.astype(np.uint8)
 
 
 def random_part(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

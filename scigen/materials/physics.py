@@ -18,9 +18,9 @@ from torch import Tensor
 from scigen.core.codec import Codec, Index, Layout
 from scigen.core.operator import Operator
 from scigen.errors import UserError
-from scigen.materials.assign import counts, largest, largest_with
+from scigen.materials.assign import label
 from scigen.materials.export import FORMATS, export
-from scigen.materials.known import UNKNOWN, Known
+from scigen.materials.known import UNKNOWN, Known, checked_part
 from scigen.materials.quantities import Quantity, asked, check_transport, complete, fractions_of, outside
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class MicrostructureCodec(Codec):
                 raise UserError(f"'{n}' is infinite at specimen {int(np.argmax(np.isinf(values)))}.")
             out[n] = ("specimen", values)
         if "known" in archive.data_vars:
-            out["known"] = (("specimen", "z", "y", "x"), self._known_labels(archive["known"].values, count))
+            out["known"] = (("specimen", "z", "y", "x"), self._part(archive["known"].values, count))
         out = complete(out, self.phases)
         check_transport(out, self.known, self.phases)
         for sentence in outside(out, self.known):
@@ -219,7 +219,7 @@ class MicrostructureCodec(Codec):
             if known is not None and self.exact and bool(known[i].any()):
                 b = self.border
                 fixed = known[i, 0].cpu().numpy()[tuple(slice(b, b + n) for n in self.size)] > 0
-            out.append(self._label(one, share[i].numpy(), fixed))
+            out.append(label(one, share[i].numpy() if self.exact else None, self.phases, fixed))
         return torch.from_numpy(np.stack(out))[:, None].float()
 
     def scores(self, x: Tensor, share: Tensor) -> Tensor:
@@ -317,6 +317,12 @@ class MicrostructureCodec(Codec):
         own = dict(settings)
         return cls(own.pop("size"), own.pop("phases"), [Quantity(**q) for q in own.pop("known")], **own)
 
+    def _part(self, values: np.ndarray, count: int) -> np.ndarray:
+        """Known voxels of an archive, checked."""
+        if not self.inpaint:
+            raise UserError("This model takes no known voxels: fit one with data.known above 0.")
+        return checked_part(values, (count, *self.size), self.phases)
+
     def _embed(self, labels: np.ndarray) -> Tensor:
         """Corners of the labels: (B, Z, Y, X) → (B, P − 1, Z, Y, X) float64."""
         return self._corners[torch.from_numpy(np.ascontiguousarray(labels, np.int64))].movedim(-1, 1)
@@ -325,44 +331,6 @@ class MicrostructureCodec(Codec):
         """Σ φ_p v_p, (B, P − 1, 1, 1, 1)."""
         own = torch.where(torch.isnan(share).any(1, keepdim=True), torch.from_numpy(self.mean), share)
         return (own @ self._corners)[..., None, None, None]
-
-    def _label(self, scores: np.ndarray, share: np.ndarray, fixed: np.ndarray | None) -> np.ndarray:
-        """Labels of one volume; with `exact` of the fractions that are given, the others share what is left."""
-        raw = largest(scores)
-        if not self.exact or np.isnan(share).all():
-            return raw
-        found = np.bincount(raw.ravel(), minlength=len(self.phases)) / raw.size
-        free = np.isnan(share)
-        left = max(1 - np.nansum(share), 0.0)
-        rest = found * free
-        wanted = counts(np.where(free, left * rest / max(rest.sum(), 1e-12), share), raw.size)
-        if fixed is None:
-            return largest_with(scores, wanted)
-        out, open_ = raw.copy(), ~fixed
-        kept = np.bincount(raw[fixed], minlength=len(self.phases))
-        if (kept > wanted).any():
-            p = int(np.argmax(kept - wanted))
-            raise UserError(
-                f"The known voxels hold {kept[p]} of {self.phases[p]}, more than the {wanted[p]} that its volume"
-                f" fraction {share[p]:g} allows: raise it, or leave exact out."
-            )
-        out[open_] = largest_with(scores[:, open_], wanted - kept)
-        return out
-
-    def _known_labels(self, values: np.ndarray, count: int) -> np.ndarray:
-        """Known voxels of an archive, checked."""
-        if not self.inpaint:
-            raise UserError("This model takes no known voxels: fit one with data.known above 0.")
-        if values.shape != (count, *self.size):
-            raise UserError(f"known has the shape {values.shape}, expected {(count, *self.size)}; 255 where unknown.")
-        labels = np.where(np.isfinite(values), values, UNKNOWN)
-        bad = np.setdiff1d(np.unique(labels), [*range(len(self.phases)), UNKNOWN])
-        if bad.size:
-            raise UserError(
-                f"known has the label {bad[0]:g}: expected 0 to {len(self.phases) - 1} ({', '.join(self.phases)}), or"
-                f" {UNKNOWN} where unknown."
-            )
-        return labels.astype(np.uint8)
 
 
 OPEN_BORDER = 16
