@@ -55,7 +55,8 @@ def main() -> None:
     mine = np.mean([two_point_axes(v == 0, large.codec.periodic)[:, :lags] for v in volumes], axis=0)
     theirs = np.mean([two_point_axes(v == 0, codec.periodic) for v in small], axis=0)
     phi = args.fraction
-    print(f"S₂: L1 {100 * np.abs(mine - theirs).mean() / (phi * (1 - phi)):.2f} % of φ(1−φ) from {len(small)} volumes")
+    off = 100 * np.abs(mine - theirs).mean() / (phi * (1 - phi))
+    print(f"S₂: L1 {off:.2f} % of φ(1−φ) from {len(small)} volumes of the training size")
     print(
         f"φ: {np.mean([(v == 0).mean() for v in volumes]):.4f} for {phi}; {(small == 0).mean():.4f} at the training size"
     )
