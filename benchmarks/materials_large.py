@@ -57,9 +57,8 @@ def main() -> None:
     phi = args.fraction
     off = 100 * np.abs(mine - theirs).mean() / (phi * (1 - phi))
     print(f"S₂: L1 {off:.2f} % of φ(1−φ) from {len(small)} volumes of the training size")
-    print(
-        f"φ: {np.mean([(v == 0).mean() for v in volumes]):.4f} for {phi}; {(small == 0).mean():.4f} at the training size"
-    )
+    own = np.mean([(v == 0).mean() for v in volumes])
+    print(f"φ: {own:.4f} for {phi}; {(small == 0).mean():.4f} at the training size")
     for axis, name in enumerate("zyx"):
         rate = np.mean([jumps(v, axis) for v in volumes], axis=0)
         z = (rate - rate.mean()) / rate.std()
