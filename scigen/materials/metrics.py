@@ -49,7 +49,7 @@ def evaluate(
         (interval); diffusivity_r2 and diffusivity_rmse (of achieved against target, all conductors and axes),
         diffusivity_r2_fraction (the same of a cubic in the volume fraction, the baseline); diversity (variance of
         radial S₂ among members of a condition, summed over lags and phases) with diversity_ratio (interval) to the
-        teacher's
+        teacher's, and structure_ratio, the same of (S₂ − φ²)/φ(1−φ), which scatter of φ does not move; both
         and freedom, its degrees of freedom; wasserstein (descriptor: distance of distributions over the held-out's
         standard deviation); curves two_point, two_point_radial (with the truth's and its band), lineal_path; scatter:
         achieved and target diffusivity. attrs: samples.
@@ -79,7 +79,8 @@ def evaluate(
         role=("model", np.array([str(ds.attrs.get("scigen_role", n)) for n, ds in samples.items()])),
         members=("model", [s.sizes["member"] for s in found.values()]),
     )
-    report["diversity_ratio"] = _diversity(found, report, seed)
+    report["diversity_ratio"] = _diversity(found, report, seed, _spread)
+    report["structure_ratio"] = _diversity(found, report, seed, _structure)
     for key in ("two_point", "two_point_radial", "lineal_path"):
         report[f"{key}_truth"] = real[key].mean("specimen")
     low, high = _band(real["two_point_radial"].values, seed)
@@ -216,17 +217,28 @@ def _band(curves: np.ndarray, seed: int, draws: int = 400) -> tuple[np.ndarray, 
     return low, high
 
 
-def _diversity(found: Mapping[str, xr.Dataset], report: xr.Dataset, seed: int) -> xr.DataArray:
-    """Variance of radial S₂ among members over that of the teacher with most calls, (model, interval)."""
+def _spread(ds: xr.Dataset) -> np.ndarray:
+    """Variance of radial S₂ among the members of each specimen, (specimens,)."""
+    return ds["two_point_radial"].var("member", ddof=1).sum(("phase", "lag")).values
+
+
+def _structure(ds: xr.Dataset) -> np.ndarray:
+    """The same of the normalised covariance (S₂ − φ²)/φ(1−φ); a volume that lacks a phase has none of it."""
+    s2, phi = ds["two_point_radial"], ds["volume_fraction"]
+    left = phi * (1 - phi)
+    covariance = ((s2 - phi**2) / left.where(left > 0)).fillna(0.0)
+    return covariance.var("member", ddof=1).sum(("phase", "lag")).values
+
+
+def _diversity(
+    found: Mapping[str, xr.Dataset], report: xr.Dataset, seed: int, variance: Callable[[xr.Dataset], np.ndarray]
+) -> xr.DataArray:
+    """A variance among members over that of the teacher with most calls, (model, interval)."""
     names, roles, nfe = list(found), report["role"].values, np.nan_to_num(report["nfe"].values, nan=-1)
     teachers = [i for i, r in enumerate(roles) if r == "teacher"]
     values = np.full((len(names), 3), np.nan)
     if teachers:
         best = names[max(teachers, key=lambda i: nfe[i])]
-
-        def variance(ds: xr.Dataset) -> np.ndarray:
-            return ds["two_point_radial"].var("member", ddof=1).sum(("phase", "lag")).values
-
         if found[best].sizes["member"] > 1:
             for i, n in enumerate(names):
                 if found[n].sizes["member"] > 1:
@@ -249,6 +261,7 @@ def to_json(report: xr.Dataset) -> dict[str, Any]:
         row["surface_ratio"] = {p: _interval(one["surface_ratio"].sel(phase=p)) for p in phases}
         row["triple_line_ratio"] = _interval(one["triple_line_ratio"])
         row["diversity_ratio"] = _interval(one["diversity_ratio"])
+        row["structure_ratio"] = _interval(one["structure_ratio"])
         for key in (
             "diffusivity_r2", "diffusivity_r2_fraction", "diffusivity_rmse", "diffusivity_bias", "diversity", "freedom"
         ):  # fmt: skip

@@ -52,6 +52,7 @@ def _main(report: xr.Dataset) -> Table:
         Column("D_eff R²", f"achieved against target effective diffusivity of {told} along z, y, x, by a solver; 1"),
         Column("D_eff rmse", "root-mean-square distance from the target [D₀]; 0", minor=True),
         Column("diversity", "variance of S₂ among members of a condition over the teacher's, with a 95 % interval; 1"),
+        Column("structure", "the same of (S₂ − φ²)/φ(1−φ), which scatter of φ does not move; 1"),
     ]  # fmt: skip
     rows: list[list[Cell]] = []
     for model in map(str, report["model"].values):
@@ -71,6 +72,7 @@ def _main(report: xr.Dataset) -> Table:
                 number(float(one["diffusivity_r2"]), 3),
                 number(float(one["diffusivity_rmse"]), 2),
                 interval(one["diversity_ratio"].values, 2),
+                interval(one["structure_ratio"].values, 2),
             ]
         )
     cut = any(str(r) == "baseline" for r in report["role"].values)
@@ -140,8 +142,8 @@ def _sentence(report: xr.Dataset, model: str, teacher: str | None) -> str:
     r2 = float(one["diffusivity_r2"])
     if teacher and math.isfinite(r2):
         parts.append(f"diffusivity R² {r2:.3f}, the teacher's {float(report['diffusivity_r2'].sel(model=teacher)):.3f}")
-        ratio = float(one["diversity_ratio"].sel(interval="estimate"))
+        ratio, pure = (float(one[k].sel(interval="estimate")) for k in ("diversity_ratio", "structure_ratio"))
         if math.isfinite(ratio):
-            parts.append(f"diversity {ratio:.2f} × the teacher's")
+            parts.append(f"diversity {ratio:.2f} × the teacher's, of the structure alone {pure:.2f} ×")
     name = labelled([model], [float(one["nfe"])])[model]
     return f"{name}: " + ", ".join(parts) + "."
