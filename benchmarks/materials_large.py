@@ -5,7 +5,8 @@
 
 S₂ is compared with that of volumes of the training size under the same condition. A seam would show as more or fewer
 interfaces between two planes: those across the faces (last plane to first) and at multiples of the training size are
-given in standard deviations of all planes.
+given in standard deviations of all planes that lie alike on the network's grid. What that grid itself leaves behind,
+more interfaces between its patches than within, is given as a ratio.
 """
 
 import argparse
@@ -61,9 +62,14 @@ def main() -> None:
     print(f"φ: {own:.4f} for {phi}; {(small == 0).mean():.4f} at the training size")
     for axis, name in enumerate("zyx"):
         rate = np.mean([jumps(v, axis) for v in volumes], axis=0)
-        z = (rate - rate.mean()) / rate.std()
+        step = bundle.network.multiple * codec.scale
+        alike = rate[step - 1 :: step]
+        z = (rate - alike.mean()) / alike.std()
         own = range(codec.size[axis] - 1, args.size[axis], codec.size[axis])
-        print(f"{name}: face {z[-1]:+.1f} σ, at multiples {', '.join(f'{z[k]:+.1f}' for k in own)} σ")
+        patch = getattr(bundle.network, "patch", 1) * codec.scale
+        grid = rate[patch - 1 :: patch].mean() / rate.mean()
+        places = ", ".join(f"{z[k]:+.1f}" for k in own)
+        print(f"{name}: face {z[-1]:+.1f} σ, at multiples {places} σ; between patches {grid:.2f} × the mean")
     if args.teacher:
         teacher = scigen.load(args.teacher)
         teacher = teacher.placed(teacher.codec.adapt({"size": list(args.size)}))
