@@ -36,6 +36,8 @@ CODECS = (
     "scigen.materials.physics.MicrostructureCodec",
     "scigen.materials.latent.LatentCodec",
 )
+ROW_CELLS = 2**21
+"""Cells of a compute batch, about: memory stays bounded for large fields."""
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
 
 
@@ -196,7 +198,7 @@ class Bundle:
         *,
         seed: int = 0,
         steps: int | None = None,
-        batch: int = 64,
+        batch: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Sample prepared inputs in order of their samples, at one fixed compute batch.
@@ -209,12 +211,13 @@ class Bundle:
             members: M.
             seed: of the ensemble.
             steps: number of levels; the default if None.
-            batch: rows of a compute batch.
+            batch: rows of a compute batch; None for `rows`.
             progress: called with the number of fields done after each batch.
 
         Yields:
             (position of the first sample, physical fields (T, M, C, *S) float32), consecutive.
         """
+        batch = self.rows if batch is None else batch
         if members < 1 or batch < 1:
             raise UserError(f"members={members} and batch={batch} must be at least 1.")
         self.sampling.grid(steps)
@@ -241,7 +244,7 @@ class Bundle:
                 progress(useful)
 
     def sample(
-        self, archive: xr.Dataset, members: int = 16, seed: int = 0, steps: int | None = None, batch: int = 64
+        self, archive: xr.Dataset, members: int = 16, seed: int = 0, steps: int | None = None, batch: int | None = None
     ) -> xr.Dataset:
         """Sample an archive in memory: xarray in, xarray out.
 
@@ -250,7 +253,7 @@ class Bundle:
             members: M.
             seed: of the ensemble.
             steps: number of levels; the default if None.
-            batch: rows of a compute batch.
+            batch: rows of a compute batch; None for `rows`.
 
         Raises:
             UserError: if the archive does not fit.
@@ -258,6 +261,7 @@ class Bundle:
         Returns:
             The variables as (sample, member, *space) with coordinates, units and provenance.
         """
+        batch = self.rows if batch is None else batch
         inputs = self.codec.prepare(archive)
         fields = np.concatenate(
             [block for _, block in self.blocks(inputs, members, seed=seed, steps=steps, batch=batch)]
@@ -270,6 +274,11 @@ class Bundle:
             values = layout.arrange(fields[:, :, c]).astype(self.codec.dtypes.get(name, "float32"), copy=False)
             out[name] = ((first, "member", *space), values, attrs | where)
         return out.assign_attrs(self.attributes(members=members, seed=seed, steps=steps, batch=batch))
+
+    @property
+    def rows(self) -> int:
+        """Rows of a compute batch where none are asked for: as many as have ROW_CELLS cells, from 1 to 64."""
+        return int(np.clip(ROW_CELLS // np.prod(self.codec.shape[1:]), 1, 64))
 
     def nfe(self, steps: int | None = None) -> int:
         """Network calls per member."""

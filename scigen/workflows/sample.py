@@ -39,7 +39,8 @@ def run(cfg: DictConfig) -> Path:
     archive.encoding[KEY] = check_policy(cfg.missing)
     inputs = settle(select_time(bundle.codec.prepare(archive), cfg.time), cfg.missing, "the input")
     keys = bundle.codec.samples(inputs)
-    attrs = bundle.attributes(members=cfg.members, seed=cfg.seed, steps=cfg.steps, batch=cfg.batch)
+    batch = bundle.rows if cfg.batch is None else cfg.batch
+    attrs = bundle.attributes(members=cfg.members, seed=cfg.seed, steps=cfg.steps, batch=batch)
     attrs |= {
         "title": f"Ensemble of {cfg.members} members drawn by scigen",
         "history": f"scigen sample bundle={cfg.bundle} {_asked(cfg)} members={cfg.members} seed={cfg.seed}",
@@ -70,7 +71,7 @@ def run(cfg: DictConfig) -> Path:
             done += n
             advance(done, "")
 
-        blocks = bundle.blocks(inputs, cfg.members, seed=cfg.seed, steps=cfg.steps, batch=cfg.batch, progress=count)
+        blocks = bundle.blocks(inputs, cfg.members, seed=cfg.seed, steps=cfg.steps, batch=batch, progress=count)
         for start, block in blocks:
             writer.write(start, {name: layout.arrange(block[:, :, c]) for c, name in enumerate(bundle.codec.variables)})
     Console().print(

@@ -243,3 +243,19 @@ def test_missing_short_and_foreign_files_are_refused(bundle, tmp_path):
     save_file({"a": torch.zeros(1)}, other)
     with pytest.raises(UserError, match="no scigen bundle"):
         load(other)
+
+
+def test_large_fields_take_fewer_rows(bundle):
+    """About 2²¹ cells a compute batch, whatever the field: memory does not grow with the batch as well."""
+
+    class Sized:
+        def __init__(self, *shape: int) -> None:
+            self.shape = shape
+
+    for shape, rows in (((3, 32, 32), 64), ((1, 32, 32, 32), 64), ((1, 64, 64, 64), 8), ((2, 64, 128, 128), 2)):
+        bundle.codec, own = Sized(*shape), bundle.codec
+        assert bundle.rows == rows
+        bundle.codec = own
+    bundle.codec, own = Sized(1, 256, 256, 256), bundle.codec
+    assert bundle.rows == 1
+    bundle.codec = own
