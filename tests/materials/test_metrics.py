@@ -128,3 +128,16 @@ def test_what_does_not_fit_is_refused():
         evaluate(truth, {"apart": apart})
     with pytest.raises(UserError, match="no samples"):
         evaluate(truth, {})
+
+
+def test_an_open_block_is_matched_by_what_its_voxels_tell():
+    """A part of a larger field: surface, fraction and near correlations are the block's, far ones are nothing."""
+    whole = cuts(2, size=64, share=0.6, seed=3, scale=6.0)
+    for i, block in enumerate(whole[:, :32, :32, :32]):
+        made = level_cuts(block, 2, (False,) * 3, 6, str(i))
+        report = evaluate(
+            archive(block[None]).assign_attrs(periodic=[0, 0, 0]),
+            {"cut": archive(made[None]).assign_attrs(periodic=[0, 0, 0])},
+        )
+        assert float(abs(report["fraction_bias"]).max()) < 0.03
+        assert 0.85 < float(report["surface_ratio"].sel(phase="pore", interval="estimate")[0]) < 1.15
