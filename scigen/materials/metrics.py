@@ -145,8 +145,8 @@ def _scores(own: xr.Dataset, real: xr.Dataset, target: Mapping[str, np.ndarray],
     spread = (phi * (1 - phi))[:, :, None, None]
     off = (own["two_point"].mean("member").values - real["two_point"].values) / np.maximum(spread, 1e-6)
     out["two_point_error"] = ("phase", np.abs(off.mean(0)).mean((1, 2)))
-    count = max(len(off), 2)
-    out["two_point_floor"] = ("phase", (off.std(0, ddof=1) * math.sqrt(2 / math.pi / count)).mean((1, 2)))
+    chance = off.std(0, ddof=1) * math.sqrt(2 / math.pi / len(off)) if len(off) > 1 else np.full_like(off[0], np.nan)
+    out["two_point_floor"] = ("phase", chance.mean((1, 2)))
     for key in ("surface", "triple_line"):
         mine, theirs = own[key].mean("member").values, real[key].values
         if key == "triple_line":
