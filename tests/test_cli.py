@@ -134,7 +134,7 @@ MISTAKES = {
     "fit domain=weather --config-dir": "--config-dir",
     "fit domain=weather --config-dir nowhere": "no such folder",
     "sample": "needs bundle=…",
-    "sample input.zarr": "input=input.zarr",
+    "sample input.zarr": "bundle=input.zarr",
 }
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from scigen.workflows import progress as module
+from scigen import progress as module
 
 
 def test_rate_and_time_left_count_what_is_done_now(monkeypatch, capsys):

@@ -159,7 +159,7 @@ def test_samples_are_judged_by_evaluate(inside, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["size=18"], "must be a multiple"),
+        (["size=18"], "multiples of 4"),
         (["size=16", "condition={volume_fraction_pore: 0.7, volume_fraction_solid: 0.7}"], "add up to 1.4"),
         (["condition={porosity: 0.3}"], "unknown to this bundle"),
         (["also=[stl]"], "stl"),
@@ -185,7 +185,6 @@ def test_wrong_words_of_sample_are_refused(inside, tmp_path, words, says, capsys
         (["data.path=nothing.tif"], "nothing.tif"),
         (["data.block=64"], "larger than"),
         (["crop=8"], "crop"),
-        (["experiment=weather_corrdiff", "domain=materials"], "mean"),
     ],
 )
 def test_wrong_words_of_fit_are_refused(inside, words, says, capsys):
