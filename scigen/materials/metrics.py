@@ -13,6 +13,7 @@ from scigen.materials.quantities import AXES, DIFFUSIVITY, FRACTION
 from scigen.materials.statistics import describe_all, phase_names
 from scigen.metrics.bootstrap import ratio_interval
 from scigen.metrics.distance import wasserstein
+from scigen.metrics.report import plain, plain_interval
 
 log = logging.getLogger(__name__)
 
@@ -253,35 +254,22 @@ def to_json(report: xr.Dataset) -> dict[str, Any]:
     for model in map(str, report["model"].values):
         one = report.sel(model=model)
         row: dict[str, Any] = {
-            "nfe": _plain(one["nfe"]), "members": int(one["members"]), "role": str(one["role"].values),
+            "nfe": plain(one["nfe"]), "members": int(one["members"]), "role": str(one["role"].values),
             "samples": int(report.attrs["samples"]),
         }  # fmt: skip
         for key in ("fraction_error", "fraction_bias", "two_point_error", "two_point_floor"):
-            row[key] = dict(zip(phases, _plain(one[key]), strict=True))
-        row["surface_ratio"] = {p: _interval(one["surface_ratio"].sel(phase=p)) for p in phases}
-        row["triple_line_ratio"] = _interval(one["triple_line_ratio"])
-        row["diversity_ratio"] = _interval(one["diversity_ratio"])
-        row["structure_ratio"] = _interval(one["structure_ratio"])
+            row[key] = dict(zip(phases, plain(one[key]), strict=True))
+        row["surface_ratio"] = {p: plain_interval(one["surface_ratio"].sel(phase=p)) for p in phases}
+        row["triple_line_ratio"] = plain_interval(one["triple_line_ratio"])
+        row["diversity_ratio"] = plain_interval(one["diversity_ratio"])
+        row["structure_ratio"] = plain_interval(one["structure_ratio"])
         for key in (
             "diffusivity_r2", "diffusivity_r2_fraction", "diffusivity_rmse", "diffusivity_bias", "diversity", "freedom"
         ):  # fmt: skip
-            row[key] = _plain(one[key])
-        row["wasserstein"] = dict(zip(map(str, one["descriptor"].values), _plain(one["wasserstein"]), strict=True))
-        row["percolates"] = {p: _plain(one["percolates"].sel(phase=p)) for p in phases}
+            row[key] = plain(one[key])
+        row["wasserstein"] = dict(zip(map(str, one["descriptor"].values), plain(one["wasserstein"]), strict=True))
+        row["percolates"] = {p: plain(one["percolates"].sel(phase=p)) for p in phases}
         if "process_rmse" in one:
-            row["process_rmse"] = dict(zip(map(str, one["parameter"].values), _plain(one["process_rmse"]), strict=True))
+            row["process_rmse"] = dict(zip(map(str, one["parameter"].values), plain(one["process_rmse"]), strict=True))
         out[model] = row
     return out
-
-
-def _plain(values: xr.DataArray) -> Any:
-    """Numbers as JSON types, null for what is not finite."""
-    data = values.values
-    if data.ndim:
-        return [v.item() if np.isfinite(v) else None for v in data]
-    return data.item() if np.isfinite(data) else None
-
-
-def _interval(values: xr.DataArray) -> dict[str, float | None]:
-    """Estimate, low and high of a number with an interval."""
-    return dict(zip(("estimate", "low", "high"), _plain(values), strict=True))

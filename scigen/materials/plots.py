@@ -8,7 +8,7 @@ import xarray as xr
 
 from scigen.materials.preview import colors_of, isometric, slices
 from scigen.materials.statistics import phase_names
-from scigen.materials.tables import reference
+from scigen.metrics.report import reference
 from scigen.plots import style
 
 SHOWN = 3

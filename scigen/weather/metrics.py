@@ -11,6 +11,7 @@ import xarray as xr
 from scigen.metrics import ensemble
 from scigen.metrics.bootstrap import ratio_interval
 from scigen.metrics.histogram import quantiles
+from scigen.metrics.report import plain, plain_interval
 from scigen.weather.pairing import pair
 from scigen.weather.statistics import merge, statistics, survey
 
@@ -96,7 +97,7 @@ def to_json(report: xr.Dataset) -> dict[str, Any]:
         for variable in map(str, report["variable"].values):
             one = report.sel(model=model, variable=variable)
             numbers: dict[str, Any] = {
-                "nfe": _plain(one["nfe"]), "members": int(one["members"]), "role": str(one["role"].values),
+                "nfe": plain(one["nfe"]), "members": int(one["members"]), "role": str(one["role"].values),
                 "samples": int(report.attrs["samples"]), "units": str(one["units"].values),
             }  # fmt: skip
             for key in (
@@ -111,29 +112,29 @@ def to_json(report: xr.Dataset) -> dict[str, Any]:
                 "wet_share_truth",
             ):
                 if key in one:
-                    numbers[key] = _plain(one[key])
-            numbers["spread_skill"] = _interval(one["spread_skill"])
-            numbers["power_ratio_worst"] = _interval(one["power_ratio_worst"])
+                    numbers[key] = plain(one[key])
+            numbers["spread_skill"] = plain_interval(one["spread_skill"])
+            numbers["power_ratio_worst"] = plain_interval(one["power_ratio_worst"])
             numbers["crps_ratio"] = {
-                str(r): _interval(one["crps_ratio"].sel(reference=r)) for r in one["reference"].values
+                str(r): plain_interval(one["crps_ratio"].sel(reference=r)) for r in one["reference"].values
             }
             numbers["coverage"] = {
                 f"{level:g}": {
-                    k: _plain(one[n].sel(level=level))
+                    k: plain(one[n].sel(level=level))
                     for k, n in (("nominal", "coverage_nominal"), ("observed", "coverage"))
                 }
                 for level in one["level"].values
             }
             numbers["quantiles"] = {
                 f"{q:g}": {
-                    k: _plain(one[n].sel(quantile=q))
+                    k: plain(one[n].sel(quantile=q))
                     for k, n in (("truth", "quantile_truth"), ("samples", "quantile_value"))
                 }
                 for q in one["quantile"].values
             }
-            numbers["rank_histogram"] = _plain(one["rank_histogram"][: int(one["members"]) + 1])
+            numbers["rank_histogram"] = plain(one["rank_histogram"][: int(one["members"]) + 1])
             for key in ("wavenumber", "power", "power_truth", "power_ratio", "variance_share"):
-                numbers[key] = _plain(one[key])
+                numbers[key] = plain(one[key])
             out[model][variable] = numbers
     return out
 
@@ -211,16 +212,3 @@ def _crps_ratios(stats: Mapping[str, xr.Dataset], block: int, seed: int) -> xr.D
     names = np.array(list(stats))
     coords = {"model": names, "reference": names, "variable": next(iter(stats.values()))["variable"]}
     return xr.DataArray(np.array(values), coords=coords, dims=("model", "reference", "variable", "interval"))
-
-
-def _plain(values: xr.DataArray) -> Any:
-    """Numbers as JSON types, null for what is not finite."""
-    data = values.values
-    if data.ndim:
-        return [v.item() if np.isfinite(v) else None for v in data]
-    return data.item() if np.isfinite(data) else None
-
-
-def _interval(values: xr.DataArray) -> dict[str, float | None]:
-    """Estimate, low and high of a number with an interval."""
-    return dict(zip(("estimate", "low", "high"), _plain(values), strict=True))

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
+from scigen.metrics.report import reference
 from scigen.plots import panels, style
 from scigen.weather.area import centres_of, latitude
 from scigen.weather.metrics import SHARE
 from scigen.weather.pairing import pair, space_dims
 from scigen.weather.sphere import corners, degrees, unit_vectors
-from scigen.weather.tables import reference
 
 ROWS = 3
 """Ensembles shown on one page of maps, beside the exact one."""

@@ -3,20 +3,9 @@
 import numpy as np
 import xarray as xr
 
+from scigen.metrics.report import reference
 from scigen.plots.style import labelled
 from scigen.plots.table import NOTHING, Cell, Column, Table, interval, number, text
-
-
-def reference(report: xr.Dataset, role: str) -> str | None:
-    """Name of the contender in a role; of several the one with the most network calls, the converged one.
-
-    Args:
-        report: of `evaluate`.
-        role: as in `scigen_role`: exact, teacher, student …
-    """
-    names = [str(m) for m, r in zip(report["model"].values, report["role"].values, strict=True) if r == role]
-    calls = np.nan_to_num(report["nfe"].sel(model=names).values, nan=-1.0)
-    return names[int(calls.argmax())] if names else None
 
 
 def tables(report: xr.Dataset) -> list[Table]:

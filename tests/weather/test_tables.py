@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from scigen.metrics.report import reference
 from scigen.weather.metrics import evaluate
-from scigen.weather.tables import reference, tables, verdict
+from scigen.weather.tables import tables, verdict
 
 DIMS = ("time", "member", "y", "x")
 
