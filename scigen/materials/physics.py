@@ -7,6 +7,7 @@ given volume fractions imply, or that of the training specimens where they are f
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from scigen.core.codec import Codec, Index, Layout
 from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.materials.assign import label
+from scigen.materials.calibration import Calibration, calibrate
 from scigen.materials.export import FORMATS, export
 from scigen.materials.known import UNKNOWN, Known, checked_part
 from scigen.materials.quantities import Quantity, asked, check_transport, complete, fractions_of, outside
@@ -51,6 +53,7 @@ class MicrostructureCodec(Codec):
         inpaint: bool = False,
         exact: bool = False,
         open_border: int = 0,
+        calibration: Calibration | None = None,
     ) -> None:
         """Set the codec.
 
@@ -65,7 +68,9 @@ class MicrostructureCodec(Codec):
             inpaint: whether networks take known voxels.
             exact: whether `decode` gives every phase exactly the fraction asked for.
             open_border: voxels that are made beyond each face and cut off, for open faces of a periodic model.
+            calibration: of the scores, found on held-out specimens; None leaves them.
         """
+        self.calibration = calibration or Calibration()
         self.size, self.phases, self.known = tuple(int(n) for n in size), list(phases), list(known)
         self.wraps = tuple(bool(p) for p in periodic)
         self.voxel_size, self.unit = tuple(float(v) for v in voxel_size), unit
@@ -207,12 +212,15 @@ class MicrostructureCodec(Codec):
     def decode(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Labels (B, 1, Z, Y, X): the nearest corner, biased to the exact fractions if these are asked for."""
         share = condition["fraction"].cpu()
-        scores = self.scores(x.cpu(), share)
+        raw = self.scores(x.cpu(), share)
+        scores = torch.from_numpy(self.calibration.apply(raw.numpy(), self.wraps))
+        known = condition.get("known")
+        if known is not None:  # what is told stays as it is
+            scores = torch.where(known.cpu() > 0, raw, scores)
         if self.border:
             b = self.border
             z, y, x_ = (slice(b, b + n) for n in self.size)
             scores = scores[:, :, z, y, x_]
-        known = condition.get("known")
         out = []
         for i, one in enumerate(scores.numpy()):
             fixed = None
@@ -279,7 +287,20 @@ class MicrostructureCodec(Codec):
         return dict(
             size=self.size, phases=self.phases, known=self.known, periodic=self.wraps, voxel_size=self.voxel_size,
             unit=self.unit, mean=self.mean, inpaint=self.inpaint, exact=self.exact, open_border=self.border,
+            calibration=self.calibration,
         )  # fmt: skip
+
+    def calibrated(self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset) -> "MicrostructureCodec":
+        """With the smoothing and biases that make volumes right on average."""
+        share = condition["fraction"].cpu()
+        found = calibrate(self.scores(x.cpu(), share).numpy(), truth["phase"].values, share.numpy(), self.wraps)
+        log.info("scores are smoothed over %g voxels, biases %s", found.width, np.round(found.bias, 3).tolist())
+        return self.like(calibration=found)
+
+    @property
+    def uncalibrated(self) -> "MicrostructureCodec":
+        """With scores left as they are."""
+        return self.like(calibration=None)
 
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> Layout:
         """Specimens with their targets, and positions of voxel centres."""
@@ -309,12 +330,15 @@ class MicrostructureCodec(Codec):
             "size": list(self.size), "phases": self.phases, "known": [q.to_dict() for q in self.known],
             "periodic": list(self.wraps), "voxel_size": list(self.voxel_size), "unit": self.unit,
             "mean": self.mean.tolist(), "inpaint": self.inpaint, "exact": self.exact, "open_border": self.border,
+            "calibration": asdict(self.calibration),
         }, {}  # fmt: skip
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Inverse of `state`."""
         own = dict(settings)
+        found = own.pop("calibration")
+        own["calibration"] = Calibration(found["width"], tuple(found["bias"]))
         return cls(own.pop("size"), own.pop("phases"), [Quantity(**q) for q in own.pop("known")], **own)
 
     def _part(self, values: np.ndarray, count: int) -> np.ndarray:

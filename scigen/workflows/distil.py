@@ -26,7 +26,7 @@ from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
 from scigen.workflows.pairs import Pairs, pair_stream
-from scigen.workflows.training import adopt, judge_of, plain, provenance, run, settings
+from scigen.workflows.training import adopt, calibrated, judge_of, plain, provenance, run, settings
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _start(cfg: DictConfig, teacher: Bundle) -> Bundle:
     found = load(cfg.init)
     if found.domain != teacher.domain or found.codec.shape != teacher.codec.shape:
         raise UserError(f"init={cfg.init}, {found!r}, does not fit the teacher, {teacher!r}.")
-    (ours, arrays), (theirs, other) = teacher.codec.state(), found.codec.state()
+    (ours, arrays), (theirs, other) = ((b.codec.uncalibrated or b.codec).state() for b in (teacher, found))
     same = json.dumps(ours) == json.dumps(theirs) and arrays.keys() == other.keys()
     if not same or any(not np.array_equal(arrays[k], other[k]) for k in arrays):
         raise UserError(
@@ -217,6 +217,7 @@ def _stage(cfg: DictConfig, config: dict[str, Any], data: Data, teacher: Bundle,
     judge = judge_of(bundle, data.validation, **cfg.validation, steps=steps, seed=cfg.seed, batch=cfg.batch)
     trained = run(cfg, f"student, {name}", method, stream, schedule, folder, judge)
     adopt(bundle, trained)
+    bundle = calibrated(bundle, data.validation, cfg.seed, cfg.batch, cfg.trainer.limits)
     bundle.provenance = provenance(cfg, data, time.monotonic() - began)
     bundle.provenance |= {"teacher": teacher.fingerprint(), "method": name}
     if start is not teacher:

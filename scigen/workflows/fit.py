@@ -25,7 +25,7 @@ from scigen.workflows.distil import check, distil, stem
 from scigen.workflows.folder import alone, claim, digest
 from scigen.workflows.judge import judge
 from scigen.workflows.mean import with_mean
-from scigen.workflows.training import adopt, build, judge_of, plain, provenance, settings
+from scigen.workflows.training import adopt, build, calibrated, judge_of, plain, provenance, settings
 from scigen.workflows.training import run as run_stage
 
 log = logging.getLogger(__name__)
@@ -209,6 +209,7 @@ def _teach(cfg: DictConfig, data: Data, bundle: Bundle, path: Path, start: Bundl
     chooser = judge_of(bundle, data.validation, **few, steps=(None,), seed=cfg.seed, batch=cfg.batch)
     trained = run_stage(cfg, "teacher", method, stream, schedule, path.parent / "teacher", chooser)
     adopt(bundle, trained)
+    bundle = calibrated(bundle, data.validation, cfg.seed, cfg.batch, cfg.trainer.limits)
     bundle.provenance = provenance(cfg, data, time.monotonic() - began) | ({"init": before} if before else {})
     bundle.save(path)
     return bundle

@@ -162,6 +162,43 @@ class EnsembleJudge:
         return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
 
 
+CALIBRATING = (24, 4)
+"""Held-out samples, and members of each, that a codec is calibrated on."""
+
+
+def calibrated(bundle: Bundle, split: Split, seed: int, batch: int, limits: DictConfig) -> Bundle:
+    """The bundle whose codec makes its own samples of the validation split right on average, where there is a choice.
+
+    Args:
+        bundle: on the device to sample on.
+        split: validation data.
+        seed: of the ensembles; the noise is none that reports use.
+        batch: rows of a compute batch.
+        limits: of the trainer: samples and members at most.
+    """
+    plain_codec = bundle.codec.uncalibrated
+    if plain_codec is None:
+        return bundle
+    bundle = replace(bundle, codec=plain_codec)
+    codec = bundle.codec
+    count, members = (min(n, limits[k] or n) for n, k in zip(CALIBRATING, ("samples", "members"), strict=True))
+    keys = codec.samples(split.inputs)
+    index = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).round().astype(int))
+    first = codec.layout(split.inputs).dims[0]
+    own = codec.condition(split.inputs, index)
+    rows = [(i, m) for i in range(len(index)) for m in range(members)]
+    found, conditions = [], []
+    for low in range(0, len(rows), batch):
+        part = rows[low : low + batch]
+        pick_rows = torch.tensor([i for i, _ in part])
+        names, numbers = [f"calibration|{keys[index[i]]}" for i, _ in part], [m for _, m in part]
+        x, condition, _ = bundle.generate({k: v[pick_rows] for k, v in own.items()}, names, numbers, seed)
+        found.append(x.cpu())
+        conditions.append({k: v.cpu() for k, v in condition.items()})
+    every = {k: torch.cat([c[k] for c in conditions]) for k in conditions[0]}
+    return replace(bundle, codec=codec.calibrated(torch.cat(found), every, split.truth.isel({first: index}).load()))
+
+
 def provenance(cfg: DictConfig, data: Data, seconds: float) -> dict[str, Any]:
     """What a bundle says of its making."""
     return {
