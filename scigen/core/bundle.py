@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from scigen.core import addressed
 from scigen.core.codec import Codec
 from scigen.core.denoise import Denoiser, DenoiserModule, FlowMap
-from scigen.core.guide import Consistent
+from scigen.core.guide import Consistent, Weighed
 from scigen.core.networks.allowed import NETWORKS, construct
 from scigen.core.sample import Counted
 from scigen.core.sampling import Sampling
@@ -35,6 +35,7 @@ CODECS = (
     "scigen.weather.physics.DownscalingCodec",
     "scigen.materials.physics.MicrostructureCodec",
     "scigen.materials.latent.LatentCodec",
+    "scigen.mri.physics.ReconstructionCodec",
 )
 ROW_CELLS = 2**21
 """Cells of a compute batch, about: memory stays bounded for large fields."""
@@ -81,7 +82,7 @@ class Bundle:
         kind = FlowMap if self.two_times else Denoiser
         self.denoiser: DenoiserModule = kind(self.network, self.sigma_data)
         if self.codec.measured is not None:
-            self.denoiser = Consistent(self.denoiser, self.codec.measured)
+            self.denoiser = (Weighed if self.codec.noisy else Consistent)(self.denoiser, self.codec.measured)
         self.denoiser.eval().requires_grad_(False)
 
     def __repr__(self) -> str:
@@ -174,6 +175,14 @@ class Bundle:
         Returns:
             Physical fields (B, C, *S) and the number of network calls per member.
         """
+        x, condition, calls = self.generate(condition, samples, members, seed, steps)
+        with torch.inference_mode():
+            return self.codec.decode(x, condition), calls
+
+    def generate(
+        self, condition: dict[str, Tensor], samples: list[str], members: list[int], seed: int, steps: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Network samples (B, C, *S), the condition that they were made from, and the calls: arguments as of `draw`."""
         grid = self.sampling.grid(steps)
         device = next(self.network.parameters()).device
 
@@ -183,13 +192,15 @@ class Bundle:
             ]
             return torch.from_numpy(np.stack(rows)).to(device)
 
+        if self.sampling.jumps:
+            condition = self.codec.perturbed(condition, samples, members, seed)
         condition = {k: v.to(device) for k, v in condition.items()}
         counted = Counted(self.denoiser)
         x = grid[0] * noise(0)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             fresh = [noise(i + 1) for i in range(self.sampling.noises(len(grid)))]
             x = self.sampling.run(counted, x, grid, condition, fresh)
-            return self.codec.decode(x, condition), counted.nfe
+            return x, condition, counted.nfe
 
     def blocks(
         self,

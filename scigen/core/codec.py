@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scigen.core.operator import Operator
 from scigen.errors import UserError
+from scigen.io.archive import open_archive
 
 Index = slice | Sequence[int] | np.ndarray
 """Positions of samples."""
@@ -53,6 +54,29 @@ class Codec(ABC):
     def measured(self) -> Operator | None:
         """A, when samples are to be held exactly to condition["measurement"] = A x; None otherwise."""
         return None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether what is measured has noise: samples are then weighed against it (`Operator.correct`)."""
+        return False
+
+    def perturbed(
+        self, condition: dict[str, Tensor], samples: Sequence[str], members: Sequence[int], seed: int
+    ) -> dict[str, Tensor]:
+        """The condition that a member of a student is made from, which jumps from noise to sample.
+
+        Where measurements have noise each member gets its own, so that it does not take that of the one measurement
+        for signal: perturb and project (Orieux, Féron and Giovannelli 2012, IEEE Signal Processing Letters 19).
+        """
+        return condition
+
+    def open(self, path: str) -> xr.Dataset:
+        """An input archive at a path, lazily: netCDF, zarr, or what else the field's scanners write.
+
+        Raises:
+            UserError: if there is none.
+        """
+        return open_archive(path)
 
     @abstractmethod
     def prepare(self, archive: xr.Dataset) -> xr.Dataset:
@@ -103,6 +127,21 @@ class Codec(ABC):
     def scored(self, fields: np.ndarray) -> np.ndarray:
         """What the choice of weights compares of decoded fields (…, C, *S): numbers that can be averaged."""
         return fields
+
+    def calibrated(self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset) -> "Codec":
+        """The codec whose `decode` makes a model's samples right on average; itself where there is nothing to set.
+
+        Args:
+            x: network samples (B, C, *S) of held-out conditions.
+            condition: theirs.
+            truth: true fields of these held-out samples.
+        """
+        return self
+
+    @property
+    def uncalibrated(self) -> "Codec | None":
+        """The codec before `calibrated`; None where there is nothing to set."""
+        return None
 
     def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Network samples (B, C, *S) whose spread says which range of σ is needed."""

@@ -22,6 +22,7 @@ __all__ = [
     "preconditioning",
     "score",
     "slope",
+    "squared_error",
     "v_prediction",
     "velocity",
 ]
@@ -59,6 +60,21 @@ class DenoiserModule(nn.Module):
     """
 
     sigma_data: float
+
+    def predictions(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> list[tuple[float, Tensor]]:
+        """What losses compare with a target, each with its weight: the output alone, here."""
+        return [(1.0, self(x, sigma, condition))]
+
+
+def squared_error(
+    denoiser: DenoiserLike, x: Tensor, sigma: Tensor, condition: Condition | None, target: Tensor
+) -> Tensor:
+    """Mean squared error of each sample, (B,), of all that a denoiser predicts: x, target (B, C, *S), sigma (B,)."""
+    if isinstance(denoiser, DenoiserModule):
+        predicted = denoiser.predictions(x, sigma, condition)
+    else:
+        predicted = [(1.0, denoiser(x, sigma, condition))]
+    return sum((w * (d - target).square().flatten(1).mean(1) for w, d in predicted), x.new_zeros(len(x)))
 
 
 class Denoiser(DenoiserModule):

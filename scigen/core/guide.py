@@ -1,8 +1,10 @@
 """Denoisers that use the measurement: wrappers with the Denoiser's interface, so that samplers and methods never know.
 
-For exact measurements y = A x every sample, and so the mean E[x₀ | x_σ, y], satisfies A D = y.
+For exact measurements y = A x every sample, and so the mean E[x₀ | x_σ, y], satisfies A D = y. For noisy ones the
+measurement weighs against what the network says, and the weights depend on σ.
 """
 
+import torch
 from torch import Tensor
 
 from scigen.core.denoise import Condition, DenoiserModule
@@ -35,3 +37,43 @@ class Consistent(DenoiserModule):
         denoised = self.denoiser(x, sigma, condition, *(() if to is None else (to,)))
         operator = self.operator.bind(condition)
         return denoised + operator.inverse(condition["measurement"].to(x) - operator(denoised))
+
+
+class Weighed(DenoiserModule):
+    """The denoiser corrected by a noisy measurement: `Operator.correct`, the last thing that happens to a sample.
+
+    Attributes:
+        share: weight of the network's own output in losses. What the measurement decides leaves no gradient, and the
+            network would be free there.
+    """
+
+    share = 0.02
+
+    def __init__(self, denoiser: DenoiserModule, operator: Operator) -> None:
+        """Wrap a denoiser.
+
+        Args:
+            denoiser: D(x, sigma, condition).
+            operator: A, that knows how to `correct`.
+        """
+        super().__init__()
+        self.denoiser, self.operator = denoiser, operator
+        self.sigma_data = denoiser.sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None, to: Tensor | None = None) -> Tensor:
+        """Denoise (or, for a flow map, predict for level `to`) and correct: (B, C, *S).
+
+        Raises:
+            UserError: if there is no condition.
+        """
+        return self.predictions(x, sigma, condition, to)[0][1]
+
+    def predictions(
+        self, x: Tensor, sigma: Tensor, condition: Condition | None = None, to: Tensor | None = None
+    ) -> list[tuple[float, Tensor]]:
+        """The corrected output and the network's own, each with its weight in losses."""
+        if not condition:
+            raise UserError("This model weighs its samples against a measurement; it needs a condition.")
+        own = self.denoiser(x, sigma, condition, *(() if to is None else (to,)))
+        level = torch.as_tensor(sigma, device=x.device).to(torch.float64).expand(len(x))
+        return [(1 - self.share, self.operator.bind(condition).correct(own, level)), (self.share, own)]

@@ -104,6 +104,12 @@ class Sampling:
         return SAMPLERS[self.sampler].two_times
 
     @property
+    def jumps(self) -> bool:
+        """Whether a call leads from noise to a sample, not a step along an ODE."""
+        rule = SAMPLERS[self.sampler]
+        return rule.first or rule.two_times
+
+    @property
     def own_steps(self) -> tuple[int, ...]:
         """The numbers of steps up to the default one that can be asked for; of a flow map's, 1, 2 and 4 at least."""
         n = len(self.sigmas)

@@ -94,7 +94,7 @@ def _archive(cfg: DictConfig, codec: Codec) -> xr.Dataset:
     if (cfg.input is None) == (cfg.condition is None):
         raise UserError("Give one of input=ARCHIVE and condition={name: number}; the latter where a field has few.")
     if cfg.input is not None:
-        return open_archive(cfg.input)
+        return codec.open(cfg.input)
     return codec.request(plain(cfg)["condition"], 1)
 
 

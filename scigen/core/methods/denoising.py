@@ -10,7 +10,7 @@ section 4.3).
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, loss_weight
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, loss_weight, squared_error
 from scigen.core.draws import normal_like
 from scigen.core.methods.base import Batch, Method
 from scigen.core.noise import NoiseLaw
@@ -30,8 +30,7 @@ def denoising_loss(
     if teacher is not None:
         with torch.no_grad():
             x = teacher(noisy, sigma, condition)
-    denoised = denoiser(noisy, sigma, condition)
-    return loss_weight(sigma, sigma_data) * (denoised - x).square().flatten(1).mean(1)
+    return loss_weight(sigma, sigma_data) * squared_error(denoiser, noisy, sigma, condition, x)
 
 
 class Denoising(Method):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, loss_weight
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, loss_weight, squared_error
 from scigen.core.draws import strata
 from scigen.core.methods.base import Batch, Distiller
 from scigen.errors import UserError
@@ -24,7 +24,7 @@ def regression_loss(
     student: DenoiserLike, x: Tensor, end: Tensor, sigma: Tensor, condition: Condition | None, weight: Tensor
 ) -> Tensor:
     """The loss of every pair, (B,): states x at levels sigma (B,), end points (B, C, *S), weights (B,)."""
-    return weight * (student(x, sigma, condition) - end).square().flatten(1).mean(1)
+    return weight * squared_error(student, x, sigma, condition, end)
 
 
 def level_weights(sigmas: Tensor, sigma_data: float) -> Tensor:

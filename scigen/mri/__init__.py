@@ -1,0 +1,1 @@
+"""MRI: images from undersampled k-space, y = M F S x + n."""

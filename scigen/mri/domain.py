@@ -1,0 +1,212 @@
+"""The MRI domain: reconstruction, tied together for fitting and judging."""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from scigen.core.codec import Codec
+from scigen.core.domain import Data, Domain, Split
+from scigen.errors import UserError
+from scigen.mri import metrics, plots, synth, tables
+from scigen.mri.checks import check_scans
+from scigen.mri.operator import Sense, posterior_mean
+from scigen.mri.physics import ReconstructionCodec, fitted, truth_of
+from scigen.mri.reading import is_scan, open_anatomy, open_scans
+from scigen.mri.variation import total_variation
+from scigen.plots.table import Table
+
+log = logging.getLogger(__name__)
+
+
+class Mri(Domain):
+    """Images from undersampled k-space, of any mask, acceleration and number of coils."""
+
+    name = "mri"
+
+    def __init__(
+        self,
+        path: str | None = None,
+        layout: str | None = None,
+        fft_centred: bool = True,
+        repair: bool = False,
+        split: Sequence[float] = (0.7, 0.05, 0.25),
+        copies: int = 3,
+        scan: Mapping[str, Any] | None = None,
+        synth: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Set where the data are and how they are scanned: the keys of `data` in configs/domain/mri.yaml."""
+        self.path, self.layout, self.centred, self.repair = path, layout, fft_centred, repair
+        self.split, self.copies, self.seed = tuple(split), copies, seed
+        self.scan, self.settings = dict(scan or {}), dict(synth or {})
+        if copies < 1:
+            raise UserError(f"data.copies={copies}: every training image is scanned once at least.")
+
+    def synth(self, path: Path) -> Path:
+        """Make the synthetic heads at `path` (zarr) unless they are there."""
+        if not path.exists():
+            log.info("making the default data at %s", path)
+            partial = path.with_name(path.name + ".partial")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+                heads = synth.make(**self.settings)
+                words = {
+                    n: (c.dims, c.values.astype(object), c.attrs)
+                    for n, c in heads.coords.items()
+                    if c.dtype.kind == "U"
+                }
+                heads.assign_coords(words).to_zarr(partial, mode="w", consolidated=True)
+            partial.rename(path)
+        return path
+
+    def open(self, cache: Path, codec: Codec | None = None) -> Data:
+        """Open images or scans (or make the default ones under `cache`), split them by subject, scan the images."""
+        path = self.path
+        if path is None:
+            digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
+            path = str(self.synth(cache / f"mri-{digest}.zarr"))
+        parts = self._scanned(path) if is_scan(path) else self._simulated(path)
+        images = {name: _image(ds) for name, ds in parts.items()}
+        ready: dict[str, xr.Dataset] = {}
+        if codec is None:
+            codec, ready["train"] = fitted(parts["train"], images["train"])
+        elif not isinstance(codec, ReconstructionCodec):
+            raise UserError("The teacher's bundle is not one for MRI.")
+        splits = {}
+        for name, ds in parts.items():
+            own = ["kspace", "mask", "sens_maps", "noise_std", "acceleration", "coils"] if name == "test" else []
+            truth = ds[[n for n in own if n in ds]].assign(truth_of(images[name]))
+            splits[name] = Split(truth, ready.get(name) or codec.prepared(ds))
+        digest = hashlib.sha256(images["train"].tobytes() + images["test"].tobytes()).hexdigest()[:16]
+        source = str(self.path) if self.path is not None else f"default data ({path})"
+        return Data(splits["train"], splits["validation"], splits["test"], codec, digest, source)
+
+    def _scanned(self, path: str) -> dict[str, xr.Dataset]:
+        """Scans that came with their truth, split."""
+        ds = check_scans(open_scans(path, layout=self.layout, fft_centred=self.centred), repair=self.repair)
+        if "image" not in ds:
+            raise UserError(
+                f"{path} has no images beside its k-space, and a fit needs the truth: give fully sampled scans, or"
+                " sample it with a finished bundle."
+            )
+        keys = parts_of(ds["subject"].values, self.split)
+        return {name: ds.isel(slice=index).load() for name, index in keys.items()}
+
+    def _simulated(self, path: str) -> dict[str, xr.Dataset]:
+        """Images, split and scanned: each training image `copies` times."""
+        ds = open_anatomy(path)
+        image = np.asarray(ds["image"].values, np.complex64)
+        if not np.isfinite(image).all():
+            raise UserError(f"{path} has NaN or infinite pixels in {int((~np.isfinite(image)).sum())} places.")
+        keys = np.array([str(k) for k in ds["slice"].values])
+        most = max(int(c) for c in self.scan.get("coils", (1, 4)))
+        out = {}
+        for name, index in parts_of(ds["subject"].values, self.split).items():
+            scans = []
+            for copy in range(self.copies if name == "train" else 1):
+                made = synth.scan(image[index], list(keys[index]), self.seed + copy, most=most, **self.scan)
+                made["image"] = (("slice", "y", "x"), image[index])
+                made = made.assign_coords(subject=("slice", ds["subject"].values[index].astype(str)))
+                if copy:
+                    made = made.assign_coords(slice=[f"{k}|{copy}" for k in keys[index]])
+                scans.append(made)
+            out[name] = xr.concat(scans, "slice")
+        return out
+
+    def standard(self, archive: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+        """Real and imaginary parts of an archive of images."""
+        if set(names) <= set(archive.data_vars):
+            return archive
+        return archive.assign(
+            image_re=archive["image"].real.astype("float32"), image_im=archive["image"].imag.astype("float32")
+        )
+
+    def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
+        """Zero-filled, SENSE by conjugate gradients, the Gaussian prior's mean, total variation."""
+        assert isinstance(codec, ReconstructionCodec)
+        inputs, scale = split.inputs, torch.from_numpy(split.inputs["scale"].values)[:, None, None]
+        condition = codec.condition(inputs, slice(None))
+        sense = Sense(condition["sens_maps"], condition["mask"])
+        aliased, noise = condition["aliased"], condition["noise"]
+        white = torch.full_like(condition["mask"], 1 / float(codec.profile.mean()))
+        images = {
+            "zero-filled": aliased,
+            "CG-SENSE": posterior_mean(
+                sense, torch.zeros_like(aliased), aliased, noise, white, condition["density"], 40, 1e-5
+            ),
+            "Gaussian prior": condition["mean"],
+        }
+        found = {name: (v * scale).numpy() for name, v in images.items()}
+        if "kspace" in split.truth:
+            t = split.truth
+            found["total variation"] = total_variation(
+                t["kspace"].values, t["mask"].values, t["sens_maps"].values, t["noise_std"].values
+            )
+        layout, out = codec.layout(inputs), {}
+        for name, image in found.items():
+            ds = layout.coords.copy()
+            for (n, attrs), part in zip(codec.variables.items(), (image.real, image.imag), strict=True):
+                ds[n] = (("slice", "member", "y", "x"), part[:, None].astype(np.float32), attrs)
+            out[name] = ds.assign_attrs(codec.attributes)
+        return out
+
+    def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
+        """Fidelity, calibration, data consistency of contenders."""
+        return metrics.evaluate(truth, samples)
+
+    def tables(self, report: xr.Dataset) -> Sequence[Table]:
+        """Fidelity, calibration, data consistency, by acceleration and coils."""
+        return tables.tables(report)
+
+    def verdict(self, report: xr.Dataset) -> str:
+        """Each student beside the teacher."""
+        return tables.verdict(report)
+
+    def to_json(self, report: xr.Dataset) -> dict[str, Any]:
+        """All numbers."""
+        return metrics.to_json(report)
+
+    def figures(
+        self, report: xr.Dataset, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], folder: Path
+    ) -> list[tuple[str, Path]]:
+        """Images, errors and spread, calibration."""
+        return plots.figures(report, truth, samples, folder)
+
+
+def parts_of(subjects: Sequence[Any] | np.ndarray, shares: Sequence[float]) -> dict[str, np.ndarray]:
+    """Positions of training, validation and test slices: by subject, or by place where there are fewer than three.
+
+    Raises:
+        UserError: if a part would have no slice.
+    """
+    names = np.array([str(s) for s in subjects])
+    of = list(dict.fromkeys(names))
+    if len(of) < 3:
+        log.warning("%d subjects are too few to be split: the slices are, by place, and neighbours are alike.", len(of))
+        unit: np.ndarray = np.arange(len(names))
+    else:
+        unit = np.array([of.index(n) for n in names])
+    total = int(unit.max()) + 1
+    ends = np.round(np.cumsum([0, *np.array(shares) / sum(shares)]) * total).astype(int)
+    out = {
+        name: np.flatnonzero((unit >= ends[i]) & (unit < ends[i + 1]))
+        for i, name in enumerate(("train", "validation", "test"))
+    }
+    for name, index in out.items():
+        if not len(index):
+            raise UserError(f"data.split={list(shares)} leaves nothing for {name} of {total}: enlarge its share.")
+    return out
+
+
+def _image(ds: xr.Dataset) -> np.ndarray:
+    """True complex images (slice, y, x)."""
+    return np.asarray(ds["image"].values, np.complex64)

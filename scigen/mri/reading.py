@@ -1,0 +1,341 @@
+"""Opening scans, which have a k-space, and anatomies, which are images: one file, a folder, a glob, in any format."""
+
+import glob
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from scigen.errors import UserError
+from scigen.io.archive import PARTIAL
+from scigen.io.blocks import reading
+from scigen.io.opening import NETCDF, is_zarr, open_raw
+from scigen.mri import fastmri
+from scigen.mri.checks import IMAGE, arranged, assemble, check_scans, recentred
+from scigen.mri.fourier import ifft2c
+from scigen.mri.nifti import is_nifti, read_nifti, stem_of
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (*fastmri.SUFFIXES, ".npy", ".npz", *NETCDF, ".zarr", ".nii", ".nii.gz")
+
+EMPTY = 0.01
+"""Energy of a slice over that of the strongest in its volume below which it is nearly without signal."""
+
+PARTS = ("_re", "_im")
+"""Ends of the names of the two variables that a complex one is in netCDF."""
+
+ARRAYS = ("kspace", "mask", "sens_maps", "noise_std", "image")
+"""What a .npz file may hold."""
+
+
+def open_scans(
+    path: str | Path | Sequence[str | Path],
+    *,
+    layout: str | None = None,
+    fft_centred: bool = True,
+    repair: bool = False,
+) -> xr.Dataset:
+    """Open scans and check them, see `scigen.mri.checks.check_scans`.
+
+    HDF5 of fastMRI, zarr stores and netCDF files of the scan layout (complex variables as pairs such as `kspace_re` and
+    `kspace_im`, or complex in zarr), .npy of a k-space, .npz with `kspace` and optionally `mask`, `sens_maps`,
+    `noise_std` and `image` are known. All are read whole. Files with fewer coils than others get coils without maps and
+    signal. Where a file of fastMRI is fully sampled, `image` is the combination Σ conj(S) F⁻¹k, which has a phase;
+    elsewhere it is the file's own magnitude. The attribute `image` says which: complex or magnitude.
+
+    Args:
+        path: a file or store, a folder, a glob, or a list of them.
+        layout: axes of a bare array, such as slice,coil,ky,kx; needed for .npy and .npz.
+        fft_centred: whether the origin of image and k-space is in the middle; false shifts what is not.
+        repair: whether lines with NaN or infinite values become unsampled.
+
+    Returns:
+        `kspace`, `mask`, `sens_maps`, `noise_std` and, if known, `image`, with the coordinates `slice` and `subject`.
+
+    Raises:
+        UserError: if something is missing, damaged, of an unknown kind, or does not pass the checks.
+    """
+    parts = []
+    for file in find(path):
+        ds = _read_scan(file, layout)
+        if not fft_centred:
+            ds = recentred(ds)
+        complete = file.suffix.lower() in fastmri.SUFFIXES
+        ds = check_scans(ds, repair)
+        parts.append(_with_truth(ds) if complete else ds)
+    return _joined(parts, "kspace")
+
+
+def open_anatomy(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
+    """Open images of which scans can be simulated.
+
+    Magnitude volumes in NIfTI (axial slices), .npy and .npz (`image`) of one slice or a stack (slice, y, x), real or
+    complex, zarr and netCDF with `image` (slice, y, x), or `image_re` and `image_im`, are known. Slices whose energy is
+    below one hundredth of the strongest in their volume are dropped.
+
+    Args:
+        path: a file or store, a folder, a glob, or a list of them.
+
+    Returns:
+        `image` complex64 (slice, y, x) with the coordinates `slice`, "<file stem>/<number>", and `subject`. Of NIfTI
+        the attributes `affine` (nested lists, from voxels x, y, z to mm), `voxel_size` (z, y, x) [mm] and `depth`, the
+        number of slices with the dropped ones; dictionaries of these by subject where volumes differ.
+
+    Raises:
+        UserError: if something is missing, damaged, of an unknown kind, not finite, or without signal.
+    """
+    return _joined([_without_empty(_read_anatomy(file), str(file)) for file in find(path)], "image")
+
+
+def is_scan(path: str | Path | Sequence[str | Path]) -> bool:
+    """Whether there is a k-space, rather than images, by names and shapes alone; the first file decides.
+
+    A .npy file is taken for a k-space if it is complex with four axes.
+
+    Raises:
+        UserError: if nothing is there, or it is damaged or of an unknown kind.
+    """
+    file = find(path)[0]
+    suffix = file.suffix.lower()
+    if is_nifti(file):
+        return False
+    if suffix in fastmri.SUFFIXES:
+        return fastmri.is_kspace(file)
+    if suffix == ".npz":
+        with reading(str(file)), zipfile.ZipFile(file) as archive:
+            return "kspace.npy" in archive.namelist()
+    if suffix == ".npy":
+        with reading(str(file)):
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        return array.dtype.kind == "c" and array.ndim == 4
+    return bool({"kspace", "kspace_re"} & set(map(str, open_raw(file, None).data_vars)))
+
+
+def find(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files and stores that are meant, in the order of their names.
+
+    Raises:
+        UserError: if nothing is there, a file is meant twice, two have one stem, or one is of an unknown kind.
+    """
+    if isinstance(path, str | Path):
+        found = _find(Path(path).expanduser())
+    else:
+        found = [f for part in path for f in _find(Path(part).expanduser())]
+    stems: dict[str, Path] = {}
+    for file in found:
+        if not _known(file):
+            raise UserError(f"{file}: scans and images do not come in this format, expected {', '.join(SUFFIXES)}.")
+        if stems.setdefault(stem_of(file), file) != file or found.count(file) > 1:
+            raise UserError(
+                f"{stems[stem_of(file)]} and {file} are one subject by their names: name each file once, or rename one."
+            )
+    if not found:
+        raise UserError("path=[] names no file: give a file, a folder, a glob or a list of them.")
+    return found
+
+
+def paired(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with a pair of real variables, `_re` and `_im`, for each complex one, as netCDF needs it."""
+    out = ds
+    for name, array in ds.data_vars.items():
+        if array.dtype.kind == "c":
+            out = out.drop_vars(str(name)).assign({f"{name}{PARTS[0]}": array.real, f"{name}{PARTS[1]}": array.imag})
+    return out
+
+
+def merged(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with a complex variable for each pair of `_re` and `_im`.
+
+    Raises:
+        UserError: if one of a pair is missing.
+    """
+    out = ds
+    for name in map(str, ds.data_vars):
+        if name.endswith(PARTS):
+            stem = name[: -len(PARTS[0])]
+            lacking = [f"{stem}{p}" for p in PARTS if f"{stem}{p}" not in ds]
+            if lacking:
+                raise UserError(f"{ds.encoding.get('source', 'The dataset')} has {name}, but no {lacking[0]}: add it.")
+            if stem not in out:
+                real, imag = ds[f"{stem}{PARTS[0]}"], ds[f"{stem}{PARTS[1]}"]
+                both = np.empty(real.shape, np.complex64)
+                both.real, both.imag = real.values, imag.transpose(*real.dims).values
+                out = out.drop_vars([f"{stem}{p}" for p in PARTS]).assign({stem: (real.dims, both)})
+    return out
+
+
+def _find(path: Path) -> list[Path]:
+    """What one path stands for."""
+    if path.name.endswith(PARTIAL):
+        raise UserError(f"{path} is an unfinished output: run the command that makes it again.")
+    if path.is_dir() and not is_zarr(path):
+        inside = sorted(path.iterdir())
+        found = [p for p in inside if _known(p)]
+        if not found:
+            held = ", ".join(p.name for p in inside[:5]) or "nothing"
+            raise UserError(f"{path} is a folder without scans; it holds {held}. Expected {', '.join(SUFFIXES)}.")
+        return found
+    if path.exists():
+        return [path]
+    found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if not p.endswith(PARTIAL)]
+    if not found:
+        beside = sorted(p.name for p in path.parent.iterdir() if _known(p))[:5] if path.parent.is_dir() else []
+        what = f"the folder holds {', '.join(beside) or 'no scan'}" if path.parent.is_dir() else "nor is its folder"
+        raise UserError(f"{path} is not there: {what}.")
+    return found
+
+
+def _known(path: Path) -> bool:
+    """Whether a file or store is of a known kind."""
+    if path.is_dir():
+        return is_zarr(path)
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+
+
+def _read_scan(path: Path, layout: str | None) -> xr.Dataset:
+    """One file or store, not checked."""
+    suffix = path.suffix.lower()
+    if is_nifti(path):
+        raise UserError(f"{path} is NIfTI, which holds images and no k-space: simulate scans of it.")
+    if suffix in fastmri.SUFFIXES:
+        return fastmri.read_fastmri(path, layout)
+    if suffix in (".npy", ".npz"):
+        arrays = _load(path, "kspace")
+        if "kspace" not in arrays:
+            raise UserError(f"{path} has no array 'kspace': it has {', '.join(arrays) or 'none'}.")
+        kspace = arrays["kspace"]
+        if layout is None:
+            raise UserError(
+                f"{path}: the k-space is {'×'.join(map(str, kspace.shape))} of {kspace.dtype}, and its axes have no "
+                "names: say which they are, e.g. layout=slice,coil,ky,kx."
+            )
+        others = {k: v for k, v in arrays.items() if k in ARRAYS and k != "kspace"}
+        return assemble(arranged(kspace, layout, str(path)), str(path), stem_of(path), **others)
+    return _stored(path)
+
+
+def _read_anatomy(path: Path) -> xr.Dataset:
+    """One file or store of images, complex64 (slice, y, x)."""
+    suffix, attrs, stem = path.suffix.lower(), {}, stem_of(path)
+    if is_nifti(path):
+        image, affine, size = read_nifti(path)
+        attrs = {"affine": affine.tolist(), "voxel_size": list(size), "depth": len(image)}
+    elif suffix in (".npy", ".npz"):
+        arrays = _load(path, "image")
+        if "image" not in arrays:
+            raise UserError(f"{path} has no array 'image': it has {', '.join(arrays) or 'none'}.")
+        image = arrays["image"]
+    elif suffix in fastmri.SUFFIXES:
+        raise UserError(f"{path} is HDF5 without a k-space: give images as NIfTI, .npy, zarr or netCDF.")
+    else:
+        ds = _stored(path)
+        if "image" not in ds or set(ds["image"].dims) != set(IMAGE):
+            raise UserError(f"{path} has no 'image' with the dimensions {IMAGE}: it has {dict(ds.sizes)}.")
+        image = ds["image"].transpose(*IMAGE).values
+        attrs = {k: v for k, v in ds.attrs.items() if k in ("affine", "voxel_size", "depth")}
+        if "slice" in ds.coords:
+            keys = [str(k) for k in ds["slice"].values]
+            return _images(image, keys, attrs, path, ds["subject"].values if "subject" in ds.coords else None)
+    image = image[None] if image.ndim == 2 else image
+    return _images(image, [f"{stem}/{i}" for i in range(len(image))], attrs, path, None)
+
+
+def _images(
+    image: np.ndarray, keys: Sequence[str], attrs: dict[str, object], path: Path, subject: np.ndarray | None
+) -> xr.Dataset:
+    """Images with the names of their slices."""
+    if image.ndim != 3 or 0 in image.shape or image.dtype.kind not in "buifc":
+        raise UserError(f"{path} is {image.shape} of {image.dtype}, expected images (slice, y, x), real or complex.")
+    if not np.isfinite(image).all():
+        bad = np.flatnonzero(np.isfinite(image).sum((1, 2)) < image[0].size)
+        raise UserError(
+            f"{path} is NaN or infinite in {len(bad)} slices, {keys[bad[0]]} first: mend or leave them out."
+        )
+    subjects = [k.rsplit("/", 1)[0] for k in keys] if subject is None else list(map(str, subject))
+    coords = {"slice": list(keys), "subject": ("slice", np.array(subjects, dtype=str))}
+    return xr.Dataset({"image": (IMAGE, image.astype(np.complex64))}, coords, attrs)
+
+
+def _without_empty(ds: xr.Dataset, name: str) -> xr.Dataset:
+    """The slices that have a signal."""
+    energy = np.square(np.abs(ds["image"].values), dtype=np.float64).sum((1, 2))
+    strongest = np.array([energy[ds["subject"].values == s].max() for s in ds["subject"].values])
+    kept = (energy >= EMPTY * strongest) & (energy > 0)
+    if not kept.any():
+        raise UserError(f"{name} is zero everywhere: give an image with a signal.")
+    if not kept.all():
+        log.info("%s: %d of %d slices are nearly without signal: left out.", name, (~kept).sum(), len(kept))
+    return ds.isel(slice=np.flatnonzero(kept))
+
+
+def _load(path: Path, only: str) -> dict[str, np.ndarray]:
+    """Arrays of a .npz file, or the one of a .npy file under the name `only`; pickled objects are never loaded."""
+    try:
+        with reading(str(path)), path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {only: loaded}
+            return {k: loaded[k] for k in loaded.files}
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is damaged or cut short ({error}): fetch or make it again.") from error
+
+
+def _stored(path: Path) -> xr.Dataset:
+    """A zarr store or netCDF file in memory, with complex variables."""
+    ds = open_raw(path, None)
+    wanted = [v for v in ds.data_vars if str(v).removesuffix(PARTS[0]).removesuffix(PARTS[1]) in ARRAYS]
+    with reading(str(path)), ds:
+        ds = ds[wanted].load()
+    ds.encoding = {"source": str(path)}
+    ds = merged(ds)
+    if "slice" not in ds.coords and "slice" in ds.dims:
+        ds = ds.assign_coords(slice=[f"{stem_of(path)}/{i}" for i in range(ds.sizes["slice"])])
+    ds.encoding = {"source": str(path)}
+    return ds
+
+
+def _with_truth(ds: xr.Dataset) -> xr.Dataset:
+    """A scan of fastMRI with the combination of its coils as `image`, if every line that there is was sampled."""
+    lines: np.ndarray = ds["mask"].values.max(1)  # (slice, kx)
+    count = lines.sum(1)
+    first, last = lines.argmax(1), lines.shape[1] - lines[:, ::-1].argmax(1)
+    width = lines.shape[1]
+    symmetric = np.abs(first - (width - last)).max() <= width // 16  # else it is partial Fourier
+    if (count == last - first).all() and count.min() > width / 2 and symmetric and ds["mask"].values.any(2).all():
+        combined = (ds["sens_maps"].values.conj() * ifft2c(ds["kspace"].values)).sum(1).astype(np.complex64)
+        return ds.assign(image=(IMAGE, combined)).assign_attrs(image="complex")
+    return ds.assign_attrs(image="magnitude") if "image" in ds else ds
+
+
+def _joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
+    """Datasets of several files as one, all coils of each and the variables that all have."""
+    if len(parts) == 1:
+        return parts[0]
+    sides = {p[main].shape[-2:] for p in parts}
+    if len(sides) > 1:
+        told = ", ".join("×".join(map(str, s)) for s in sorted(sides))
+        raise UserError(f"The files have images of several sizes, {told}: give files of one size at a time.")
+    shared = [v for v in parts[0].data_vars if all(v in p for p in parts)]
+    left = sorted({str(v) for p in parts for v in p.data_vars} - set(map(str, shared)))
+    if left:
+        log.warning("Some files have no %s: left out of all.", ", ".join(left))
+    if main == "kspace":
+        coils = max(p.sizes["coil"] for p in parts)
+        parts = [p.drop_vars("coil", errors="ignore") for p in parts]
+        parts = [p.pad(coil=(0, coils - p.sizes["coil"]), constant_values=0) for p in parts]
+    coords = set.intersection(*({str(c) for c in p.coords if p[c].dims == ("slice",)} for p in parts))
+    parts = [p[shared].reset_coords(drop=True).assign_coords({c: p[c] for c in coords}) for p in parts]
+    attrs = {}
+    for key in dict.fromkeys(k for p in parts for k in p.attrs):
+        told_by = {str(p["subject"].values[0]): p.attrs[key] for p in parts if key in p.attrs}
+        same = len(told_by) == len(parts) and all(v == next(iter(told_by.values())) for v in told_by.values())
+        attrs[key] = next(iter(told_by.values())) if same else told_by
+    out = xr.concat(parts, "slice", data_vars="minimal", coords="minimal", compat="override", join="override")
+    if len(set(out["slice"].values.tolist())) < out.sizes["slice"]:
+        raise UserError("Several files have slices of one name: make the names, 'subject/number', unique.")
+    out.attrs = attrs
+    return out

@@ -1,0 +1,118 @@
+"""The codec: scaled, rotated residuals and back, from the measured data alone."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from scigen.core.bundle import Bundle, load
+from scigen.core.networks.unet import UNet
+from scigen.core.sampling import Sampling
+from scigen.errors import UserError
+from scigen.mri import synth
+from scigen.mri.domain import parts_of
+from scigen.mri.operator import fft2c
+from scigen.mri.physics import ReconstructionCodec, fitted, on_grid, radial_profile, truth_of
+
+
+@pytest.fixture(scope="module")
+def scans() -> xr.Dataset:
+    heads = synth.make(size=32, subjects=2, slices=3, seed=1)
+    made = synth.scan(heads["image"].values, [str(s) for s in heads["slice"].values], 0, most=4)
+    made["image"] = (("slice", "y", "x"), heads["image"].values)
+    return made.assign_coords(subject=("slice", heads["subject"].values))
+
+
+@pytest.fixture(scope="module")
+def codec(scans) -> ReconstructionCodec:
+    return fitted(scans, scans["image"].values)[0]
+
+
+def student(codec: ReconstructionCodec) -> Bundle:
+    args = dict(channels=2, condition_fields=5, condition_scalars=3, widths=[8, 8], embedding=8)
+    torch.manual_seed(0)
+    network = UNet(**args)
+    for p in network.parameters():  # a new network is 0 at its end
+        torch.nn.init.normal_(p, std=0.1)
+    name = "scigen.core.networks.unet.UNet"
+    return Bundle(network, name, args, 1.0, codec, Sampling("few_step", (20.0, 1.0), trained=True), "mri", "student")
+
+
+def test_what_is_encoded_is_decoded(scans, codec):
+    inputs = codec.prepared(scans)
+    x = codec.encode(truth_of(scans["image"].values), inputs, slice(None))
+    back = codec.decode(x, codec.condition(inputs, slice(None)))
+    image = torch.complex(back[:, 0], back[:, 1]).numpy()
+    assert np.abs(image - scans["image"].values).max() < 1e-5 * np.abs(image).max()
+    assert float(x.std()) == pytest.approx(1, rel=1e-3)
+
+
+def test_residuals_run_along_the_signal(scans, codec):
+    """With the phase taken out, the mean of the real part of images is far above that of their imaginary part."""
+    own = codec.condition(codec.prepared(scans), slice(None))
+    seen = own["fields"][:, :2]
+    assert seen[:, 0].abs().mean() > 4 * seen[:, 1].abs().mean()
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e4])
+def test_units_change_nothing_but_the_answer_s_units(scans, codec, factor):
+    other = scans.assign(kspace=scans["kspace"] * np.float32(factor), noise_std=scans["noise_std"] * factor)
+    one, two = (codec.condition(codec.prepared(ds), slice(None)) for ds in (scans, other))
+    for name in one:
+        if name != "scale":
+            assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4), name
+    assert torch.allclose(two["scale"] / one["scale"], torch.tensor(factor), rtol=1e-4)
+
+
+def test_the_target_is_not_looked_at(scans, codec):
+    bare = codec.prepare(scans.drop_vars("image"))
+    assert bare.identical(codec.prepare(scans))
+
+
+def test_the_order_of_slices_and_batches_change_no_bit(scans, codec, tmp_path):
+    bundle = load(student(codec).save(tmp_path / "b.safetensors"))
+    whole = bundle.sample(scans.drop_vars("image"), members=3, seed=4, batch=4)
+    turned = bundle.sample(scans.drop_vars("image").isel(slice=[4, 0, 2]), members=3, seed=4, batch=4)
+    for name in ("image_re", "image_im"):
+        assert np.array_equal(turned[name].values, whole[name].isel(slice=[4, 0, 2]).values)
+
+
+def test_members_of_a_student_fit_their_data_as_the_truth_does(scans, codec):
+    """χ² of the data is 1, whatever the network says: every member is weighed against k-space with noise of its own."""
+    made = student(codec).sample(scans.drop_vars("image"), members=4, seed=0)
+    image = made["image_re"].values + 1j * made["image_im"].values
+    chi = []
+    for i in range(scans.sizes["slice"]):
+        mask, maps, y = (scans[n].values[i] for n in ("mask", "sens_maps", "kspace"))
+        live = np.abs(maps).max((1, 2)) > 0
+        model = mask * fft2c(torch.from_numpy(maps[None] * image[i][:, None])).numpy()
+        gap = (model - y[None])[:, live][..., mask]
+        chi.append((np.abs(gap) ** 2).mean() / (2 * scans["noise_std"].values[i] ** 2))
+    assert 0.7 < np.mean(chi) < 1.3
+
+
+def test_power_spectra(codec):
+    """White images have a flat profile; on another grid of the same pixels it is the same function of frequency."""
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal((400, 32, 24)) + 1j * rng.standard_normal((400, 32, 24))
+    assert np.allclose(radial_profile(white), 1, atol=0.12)
+    a, b = on_grid(codec.profile, (32, 32)), on_grid(codec.profile, (64, 64))
+    assert np.allclose(a, b[::2, ::2])
+
+
+def test_other_sizes_and_too_many_coils_are_refused(scans, codec):
+    with pytest.raises(UserError, match="32 × 32 pixels"):
+        codec.prepared(scans.isel(ky=slice(0, 30)))
+    few = ReconstructionCodec((32, 32), 1, codec.profile, codec.std)
+    with pytest.raises(UserError, match="takes 1 at most"):
+        few.prepared(scans)
+
+
+def test_subjects_are_never_in_two_parts():
+    subjects = np.repeat([f"s{i}" for i in range(10)], 4)
+    found = parts_of(subjects, (0.7, 0.1, 0.2))
+    assert sorted(np.concatenate(list(found.values()))) == list(range(40))
+    names = [set(subjects[i]) for i in found.values()]
+    assert not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
+    with pytest.raises(UserError, match="leaves nothing for validation"):
+        parts_of(subjects, (0.98, 0.01, 0.01))

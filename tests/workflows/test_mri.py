@@ -1,0 +1,61 @@
+"""The MRI field through the verbs: fit, sample, in miniature."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from scigen.cli import main
+from scigen.core.bundle import load
+from scigen.mri import synth
+
+TINY = [
+    "domain=mri", "data.synth={size: 32, subjects: 6, slices: 2, seed: 0}", "data.split=[0.5, 0.2, 0.3]",
+    "data.copies=1", "trainer=smoke", "network.widths=[8,8]", "network.embedding=8", "batch=8", "sampler.steps=4",
+    "trainer.limits={steps: 4, pairs: 8, samples: 4, members: 3}", "trainer.checkpoint_every=2",
+    "validation={samples: 2, members: 2}", "teaching.training.batch=4", "method.training.batch=4",
+    "+teaching.training.snapshots=1", "+method.training.snapshots=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A folder where a fit has run; its stage."""
+    home = tmp_path_factory.mktemp("mri")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["fit", *TINY, "run=r"]) == 0
+    (stage,) = (p for p in (home / "r").iterdir() if p.name.startswith("regression-"))
+    return home, stage
+
+
+def test_the_report_judges_everybody(fitted):
+    _, stage = fitted
+    numbers = json.loads((stage / "metrics.json").read_text())
+    assert {"zero-filled", "CG-SENSE", "Gaussian prior", "total variation"} < set(numbers)
+    assert {m["role"] for m in numbers.values()} == {"teacher", "student", "baseline"}
+    page = (stage / "report.html").read_text()
+    assert "esearch use only" in page and "PSNR" in page
+
+
+def test_scans_without_a_target_are_sampled(fitted, tmp_path, monkeypatch):
+    home, stage = fitted
+    monkeypatch.chdir(home)
+    heads = synth.make(size=32, subjects=1, slices=3, seed=9)
+    keys = [str(s) for s in heads["slice"].values]
+    scans = synth.scan(heads["image"].values, keys, 3, most=4).assign_coords(subject=("slice", heads["subject"].values))
+    scans.to_zarr(tmp_path / "scans.zarr", consolidated=False)
+    out = tmp_path / "made.zarr"
+    assert main([
+        "sample", f"bundle={stage / 'student.safetensors'}", f"input={tmp_path / 'scans.zarr'}", f"output={out}",
+        "members=2", "also=[h5,nii,png]", "batch=2",
+    ]) == 0  # fmt: skip
+    with xr.open_zarr(out) as ds:
+        assert ds["image_re"].dims == ("slice", "member", "y", "x") and ds["image_re"].shape == (3, 2, 32, 32)
+        assert np.isfinite(ds["image_im"].values).all()
+        assert list(ds["slice"].values) == keys
+        assert "not for diagnosis" in ds.attrs["notice"]
+        again = load(stage / "student.safetensors").sample(scans, members=2, batch=2)
+        assert np.array_equal(again["image_re"].values, ds["image_re"].values)
+    assert {p.suffix for p in tmp_path.iterdir()} >= {".h5", ".gz", ".png"}
