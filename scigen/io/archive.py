@@ -109,7 +109,9 @@ def fingerprint(ds: xr.Dataset) -> str:
     digest = hashlib.sha256(repr(sorted((str(k), n) for k, n in ds.sizes.items())).encode())
     for name, array in sorted(ds.variables.items(), key=lambda item: str(item[0])):
         role = "coordinate" if name in ds.coords else "variable"
-        kind = {"M": "time", "O": "text", "S": "text", "U": "text"}.get(array.dtype.kind) or array.dtype.name
+        kind = {"M": "time", "O": "text", "S": "text", "U": "text", "T": "text"}.get(
+            array.dtype.kind
+        ) or array.dtype.name
         units = str(array.attrs.get("units", ""))
         digest.update(repr((role, str(name), array.dims, kind, units)).encode())
         whole = role == "coordinate" and array.ndim <= 1
@@ -117,7 +119,7 @@ def fingerprint(ds: xr.Dataset) -> str:
         thin = values(ds[name].isel(places), f"'{name}' of {source}")
         if thin.dtype.kind == "M":
             thin = thin.astype("datetime64[us]").astype(np.int64)
-        elif thin.dtype.kind in "OSU":
+        elif thin.dtype.kind in "OSTU":
             thin = np.array("\n".join(map(str, thin.ravel())).encode())
         digest.update(np.ascontiguousarray(thin, thin.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()[:16]

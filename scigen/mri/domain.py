@@ -18,7 +18,7 @@ from scigen.errors import UserError
 from scigen.mri import metrics, plots, synth, tables
 from scigen.mri.checks import check_scans
 from scigen.mri.operator import Sense, posterior_mean
-from scigen.mri.physics import ReconstructionCodec, fitted, truth_of
+from scigen.mri.physics import NOTICE, ReconstructionCodec, fitted, on_grid, truth_of
 from scigen.mri.reading import is_scan, open_anatomy, open_scans
 from scigen.mri.variation import total_variation
 from scigen.plots.table import Table
@@ -115,7 +115,7 @@ class Mri(Domain):
             for copy in range(self.copies if name == "train" else 1):
                 made = synth.scan(image[index], list(keys[index]), self.seed + copy, most=most, **self.scan)
                 made["image"] = (("slice", "y", "x"), image[index])
-                made = made.assign_coords(subject=("slice", ds["subject"].values[index].astype(str)))
+                made = made.assign_coords(subject=("slice", [str(s) for s in ds["subject"].values[index]]))
                 if copy:
                     made = made.assign_coords(slice=[f"{k}|{copy}" for k in keys[index]])
                 scans.append(made)
@@ -137,7 +137,8 @@ class Mri(Domain):
         condition = codec.condition(inputs, slice(None))
         sense = Sense(condition["sens_maps"], condition["mask"])
         aliased, noise = condition["aliased"], condition["noise"]
-        white = torch.full_like(condition["mask"], 1 / float(codec.profile.mean()))
+        typical = float(np.exp(np.log(on_grid(codec.profile, codec.size)).mean()))  # power of a middling frequency
+        white = torch.full_like(condition["mask"], 1 / typical)
         images = {
             "zero-filled": aliased,
             "CG-SENSE": posterior_mean(
@@ -169,7 +170,7 @@ class Mri(Domain):
 
     def verdict(self, report: xr.Dataset) -> str:
         """Each student beside the teacher."""
-        return tables.verdict(report)
+        return f"{tables.verdict(report)}\n{NOTICE}"
 
     def to_json(self, report: xr.Dataset) -> dict[str, Any]:
         """All numbers."""

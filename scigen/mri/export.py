@@ -52,7 +52,7 @@ def export(archive: xr.Dataset, stem: str | Path, formats: Sequence[str]) -> lis
         raise UserError(f"formats={formats}: expected some of {', '.join(FORMATS)} in a list, such as [h5, nii].")
     archive = _ensemble(archive)
     subjects = list(dict.fromkeys(str(s) for s in archive["subject"].values))
-    places = {s: np.flatnonzero(archive["subject"].values.astype(str) == s) for s in subjects}
+    places = {s: np.flatnonzero(np.array([str(v) == s for v in archive["subject"].values])) for s in subjects}
     words = {s: re.sub(r"[^\w.+=-]+", "_", s) for s in subjects}
     if len(set(words.values())) < len(words):
         words = {s: str(i) for i, s in enumerate(subjects)}

@@ -87,7 +87,7 @@ def evaluate(truth: xr.Dataset, samples: Mapping[str, xr.Dataset], *, seed: int 
     )
     for key, value in _against_teacher(report, stats, groups, subjects, seed).items():
         report[key] = value
-    report = report.assign_coords(slice=truth["slice"].values.astype(str))
+    report = report.assign_coords(slice=[str(s) for s in truth["slice"].values])
     for key in ("psnr", "chi_square", "residual"):
         report[f"slice_{key}"] = (("model", "slice"), np.stack([_by_slice(s, key) for s in stats.values()]))
     report.attrs = {"samples": truth.sizes["slice"], "subjects": len(set(subjects))}

@@ -27,6 +27,8 @@ CHUNK = 64
 """Slices that are prepared at once."""
 LEAST_NOISE = 2e-3
 """Of scaled images: below it single precision would lose in the prior what it gains in the measurement."""
+GEOMETRY = ("affine", "voxel_size", "depth", "recon_shape")
+"""Attributes of scans that say where images lie; those that differ by subject stay behind."""
 NOTICE = "Research use only, not for diagnosis."
 
 
@@ -221,6 +223,8 @@ class ReconstructionCodec(Codec):
         """Slices with their subjects."""
         keep = {n: ("slice", inputs[n].values.astype(object)) for n in ("slice", "subject") if n in inputs.coords}
         coords = xr.Dataset(coords=keep | {d: (d, np.arange(n)) for d, n in zip("yx", self.size, strict=True)})
+        place = {k: v for k, v in inputs.attrs.items() if k in GEOMETRY and not isinstance(v, Mapping)}
+        coords.attrs = {k: np.ravel(v).tolist() if np.ndim(v) else v for k, v in place.items()}
         return Layout(coords, ("slice", "y", "x"))
 
     @property

@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> Path:
     total, done = len(keys) * cfg.members, 0
     log.info("%r", bundle)
     layout = bundle.codec.layout(inputs, archive)
+    attrs |= layout.coords.attrs
     with (
         SampleWriter(
             cfg.output,
