@@ -137,8 +137,8 @@ class Mri(Domain):
         condition = codec.condition(inputs, slice(None))
         sense = Sense(condition["sens_maps"], condition["mask"])
         aliased, noise = condition["aliased"], condition["noise"]
-        typical = float(np.exp(np.log(on_grid(codec.profile, codec.size)).mean()))  # power of a middling frequency
-        white = torch.full_like(condition["mask"], 1 / typical)
+        power = float(on_grid(codec.profile, codec.size).mean())  # of a pixel's parts: the white prior's variance
+        white = torch.full_like(condition["mask"], 1 / power)
         images = {
             "zero-filled": aliased,
             "CG-SENSE": posterior_mean(
