@@ -52,7 +52,7 @@ class Codec(ABC):
 
     @property
     def measured(self) -> Operator | None:
-        """A, when samples are to be held exactly to condition["measurement"] = A x; None otherwise."""
+        """A, if samples are held to condition["measurement"] = A x, or weighed against it (`noisy`); else None."""
         return None
 
     @property

@@ -98,6 +98,11 @@ class Mri(Domain):
                 f"{path} has no images beside its k-space, and a fit needs the truth: give fully sampled scans, or"
                 " sample it with a finished bundle."
             )
+        if bool(ds["mask"].all()):
+            raise UserError(
+                f"{path} is fully sampled, which leaves nothing to reconstruct: give scans with lines left out, or"
+                " the images alone, which are then scanned as data.scan says."
+            )
         keys = parts_of(ds["subject"].values, self.split)
         return {name: ds.isel(slice=index).load() for name, index in keys.items()}
 

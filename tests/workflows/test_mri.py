@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -64,3 +65,19 @@ def test_scans_without_a_target_are_sampled(fitted, tmp_path, monkeypatch):
     assert {p.suffix for p in tmp_path.iterdir()} >= {".h5", ".gz", ".png"}
     volume = nibabel.load(tmp_path / "made_std.nii.gz")
     assert volume.shape == (32, 32, 5) and np.array_equal(volume.affine, np.diag([2.0, 2.0, 3.0, 1.0]))
+
+
+def test_a_file_of_fastmri_is_sampled(fitted, tmp_path):
+    """Neither mask, maps, noise nor target: k-space alone."""
+    _, stage = fitted
+    heads = synth.make(size=32, subjects=1, slices=2, seed=8)
+    keys = [str(s) for s in heads["slice"].values]
+    scans = synth.scan(heads["image"].values, keys, 3, coils=(1,), accelerations=(4,), kinds=("equispaced",))
+    with h5py.File(tmp_path / "file1.h5", "w") as file:
+        file["kspace"] = scans["kspace"].values[:, 0] * np.float32(1e-5)
+    out = tmp_path / "made.zarr"
+    words = [f"bundle={stage / 'student.safetensors'}", f"input={tmp_path / 'file1.h5'}", f"output={out}", "members=2"]
+    assert main(["sample", *words, "batch=2"]) == 0
+    with xr.open_zarr(out) as ds:
+        assert ds.sizes["slice"] == 2 and np.isfinite(ds["image_re"].values).all()
+        assert 1e-7 < np.abs(ds["image_re"].values).max() < 1e-3  # in the units of the file
