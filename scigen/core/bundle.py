@@ -192,14 +192,13 @@ class Bundle:
             ]
             return torch.from_numpy(np.stack(rows)).to(device)
 
-        if self.sampling.jumps:
-            condition = self.codec.perturbed(condition, samples, members, seed)
-        condition = {k: v.to(device) for k, v in condition.items()}
+        seen = self.codec.perturbed(condition, samples, members, seed) if self.sampling.jumps else condition
+        condition, seen = ({k: v.to(device) for k, v in c.items()} for c in (condition, seen))
         counted = Counted(self.denoiser)
         x = grid[0] * noise(0)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             fresh = [noise(i + 1) for i in range(self.sampling.noises(len(grid)))]
-            x = self.sampling.run(counted, x, grid, condition, fresh)
+            x = self.codec.settled(self.sampling.run(counted, x, grid, seen, fresh), condition)
             return x, condition, counted.nfe
 
     def blocks(

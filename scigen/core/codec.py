@@ -70,6 +70,10 @@ class Codec(ABC):
         """
         return condition
 
+    def settled(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """Network samples (B, C, *S) after the last thing that happens to them; as they are by default."""
+        return x
+
     def open(self, path: str) -> xr.Dataset:
         """An input archive at a path, lazily: netCDF, zarr, or what else the field's scanners write.
 

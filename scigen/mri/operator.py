@@ -241,3 +241,33 @@ class Measured(Operator):
             )
             move = to_channels(c["phase"].conj() * (x - u)) / self.std
         return denoised + move.to(denoised.dtype)
+
+    def settled(self, r: Tensor) -> Tensor:
+        """Samples r (B, 2, Y, X) moved until what is left of their data has the power of the noise, χ² = 1.
+
+        Given y, the truth and an exact draw of the posterior are alike, so that ‖y − A x‖² of a draw is 2 N σ_y² to
+        within √(1/N). The move is the one that the prior makes of the residual, x + t H⁻¹ Aᴴ(y − A x)/σ_y², P = 1/s, and
+        t solves a quadratic equation: Morozov's discrepancy principle for every sample. Where no t reaches it the
+        closest does.
+        """
+        assert self.condition is not None
+        c = self.condition
+        u = self.image(r)
+        precision = self.precision.to(u.device, c["mask"].dtype).expand(len(u), -1, -1)
+        x = posterior_mean(
+            self.sense, u, c["aliased"], c["noise"], precision, c["density"], iterations=self.iterations
+        )
+        move = x - u
+        left, reach = c["aliased"] - self.sense.normal(u), self.sense.normal(move)
+        # ‖y − A(u + t m)‖² = a − 2 t b + t² d
+        a = c["energy"].double() - _dot(c["aliased"] + left, u)
+        b, d = _dot(left, move), _dot(reach, move)
+        goal = 2 * c["count"].double() * c["noise"].double() ** 2
+        root = (b.square() - d * (a - goal)).clamp_min(0).sqrt()
+        t = torch.where(d > 0, (b - root) / d.clamp_min(torch.finfo(d.dtype).tiny), 0).clamp(-1, 1)
+        return r + to_channels(c["phase"].conj() * (t.to(u.real.dtype)[:, None, None] * move)) / self.std
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Re⟨a, b⟩ of each sample, (B,) float64."""
+    return (a.real.double() * b.real.double() + a.imag.double() * b.imag.double()).flatten(1).sum(1)

@@ -133,7 +133,7 @@ class ReconstructionCodec(Codec):
                 out.setdefault(name, []).append(values)
         keep = [n for n in scans.data_vars if n not in ("kspace", "image")]
         ds = scans[keep]
-        dims = {"scale": ("slice",), "noise": ("slice",)}
+        dims = {n: ("slice",) for n in ("scale", "noise", "energy", "count")}
         every = {n: (dims.get(n, ("slice", "y", "x")), np.concatenate(v)) for n, v in out.items()}
         return ds.assign(every)
 
@@ -154,9 +154,12 @@ class ReconstructionCodec(Codec):
         mean = posterior_mean(
             sense, torch.zeros_like(aliased), aliased, noise, precision, density, 2 * self.iterations, 1e-4
         )
+        live = sense.maps.abs().amax((2, 3)) > 0
+        seen = (sense.mask[:, None] * kspace * live[:, :, None, None]).to(torch.complex128).abs().square()
         found = {
             "scale": scale, "noise": noise, "aliased": aliased, "prior_mean": mean, "phase": smooth_phase(aliased),
-            "density": density,
+            "density": density, "energy": seen.sum((1, 2, 3)) / scale.double() ** 2,
+            "count": sense.mask.double().sum((1, 2)) * live.sum(1),
         }  # fmt: skip
         return {n: v.numpy() for n, v in found.items()}
 
@@ -169,7 +172,8 @@ class ReconstructionCodec(Codec):
 
         Returns:
             "fields" (B, 5, Y, X), "scalars" (B, 3); complex "mean", "aliased", "phase" (B, Y, X) and "sens_maps"
-            (B, coils, Y, X); "mask", "density" (B, Y, X), "noise", "scale" (B,). Scaled, all of them.
+            (B, coils, Y, X); "mask", "density" (B, Y, X), "noise", "scale", "energy" ‖y‖² and "count" of complex numbers measured (B,).
+            Scaled, all of them.
         """
         part = inputs.isel(slice=index)
         out = {
@@ -177,7 +181,8 @@ class ReconstructionCodec(Codec):
             for name, variable, kind in (
                 ("mean", "prior_mean", np.complex64), ("aliased", "aliased", np.complex64),
                 ("phase", "phase", np.complex64), ("mask", "mask", np.float32), ("density", "density", np.float32),
-                ("noise", "noise", np.float32), ("scale", "scale", np.float32),
+                ("noise", "noise", np.float32), ("scale", "scale", np.float32), ("energy", "energy", np.float64),
+                ("count", "count", np.float64),
             )
         }  # fmt: skip
         maps = np.zeros((len(out["scale"]), self.coils, *self.size), np.complex64)
@@ -201,6 +206,10 @@ class ReconstructionCodec(Codec):
         noise = torch.complex(noise[:, :, 0], noise[:, :, 1]) * condition["noise"][:, None, None, None]
         own = Sense(condition["sens_maps"], condition["mask"]).combine(noise)
         return condition | {"aliased": condition["aliased"] + own}
+
+    def settled(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """Samples whose data are as far from the measurement as its noise is: see `Measured.settled`."""
+        return Measured(self._spectrum, self.std, self.iterations, condition).settled(x)
 
     def encode(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Residuals (B, 2, Y, X) of the true images over the prior's mean."""
