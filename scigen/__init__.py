@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from scigen.core.bundle import Bundle
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "open"]
 
 try:
     __version__ = version("scigen")
@@ -27,3 +29,17 @@ def load(path: str | Path) -> "Bundle":
     from scigen.core.bundle import load as load_bundle  # imports torch
 
     return load_bundle(path)
+
+
+def open(path: str | Path) -> "xr.Dataset":
+    """An ensemble archive, lazily, with the accessor `.scigen` for mean, spread, quantiles, exceedance.
+
+    Args:
+        path: what `scigen sample` wrote, or any archive with a member dimension.
+
+    Raises:
+        UserError: if it does not open.
+    """
+    from scigen.io.ensemble import open_ensemble  # imports xarray
+
+    return open_ensemble(path)

@@ -15,9 +15,11 @@ from rich.text import Text
 from scigen import __version__
 from scigen.config import compose, copy_configs
 from scigen.config.help import show_overview, show_verb
-from scigen.errors import UserError
+from scigen.errors import Stopped, UserError
 
-VERBS = ("synth", "fit", "sample", "evaluate", "inspect", "benchmark")
+PATHS = ("inspect", "check")
+"""Verbs whose first word may be a path alone."""
+VERBS = ("synth", "fit", "sample", "check", "evaluate", "inspect", "benchmark")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words behind `scigen`; those of the process by default.
 
     Returns:
-        Exit status: 0 done, 2 a mistake of the user's, told in one line, 130 stopped by Ctrl-C. A defect of scigen
-        is raised, which Python turns into a traceback and status 1.
+        Exit status: 0 done, 2 a mistake of the user's, told in one line, 130 stopped by Ctrl-C, 143 by SIGTERM. A
+        defect of scigen is raised, which Python turns into a traceback and status 1.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
         _say("stopped", "yellow", "the same command goes on where it stopped")
-        return 130
+        return 143 if isinstance(error, Stopped) else 130
     except Exception as error:
         mistake = _mistake(error)
         if mistake is None:
@@ -77,9 +79,19 @@ def _run(words: Sequence[str]) -> int:
         show_verb(verb, overrides, given.config_dir)
     else:
         _log_to_stderr()
+        overrides = named(verb, overrides)
         config = compose(verb, overrides, given.config_dir)
         importlib.import_module(f"scigen.workflows.{verb}").run(config)
     return 0
+
+
+def named(verb: str, words: Sequence[str]) -> list[str]:
+    """The words of a verb, with a path that stands alone named as `path=`."""
+    first, *rest = [*words, ""]
+    if verb in PATHS and first and "=" not in first:
+        quoted = first.replace("'", "\\'")
+        return [f"path='{quoted}'", *rest[:-1]]
+    return list(words)
 
 
 def _mistake(error: BaseException | None) -> UserError | None:

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and one for being asked to stop."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message names the value, what was expected and the remedy. The command line prints it alone and exits with
     status 2; `--debug` adds the traceback. Everything that is not a `UserError` is a defect of scigen.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end, other than Ctrl-C; the same command goes on where it stopped."""

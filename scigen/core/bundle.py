@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scigen.core import addressed
+from scigen.core.card import card, small
 from scigen.core.codec import Codec
 from scigen.core.denoise import Denoiser, DenoiserModule, FlowMap
 from scigen.core.guide import Consistent, Weighed
+from scigen.core.lazy import Source, variable
 from scigen.core.networks.allowed import NETWORKS, construct
+from scigen.core.networks.tiled import Tiled
 from scigen.core.sample import Counted
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
@@ -37,8 +41,12 @@ CODECS = (
     "scigen.materials.latent.LatentCodec",
     "scigen.mri.physics.ReconstructionCodec",
 )
+PRECISIONS = ("fp32", "bf16")
 ROW_CELLS = 2**21
 """Cells of a compute batch, about: memory stays bounded for large fields."""
+MOST_ROWS = {"cpu": 16}
+"""Rows of a compute batch at most, by device: a CPU is no faster with more, and the last batch is padded; else 64."""
+MEMBER = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 SEED_RULE = "philox4x32-10, key = blake2b(seed|sample), counter = (position, member, draw, channel), Box-Muller"
 
 
@@ -54,6 +62,7 @@ class Bundle:
         domain: the field's name.
         role: "teacher" or "student".
         provenance: data fingerprint, configuration, versions, training facts; JSON types.
+        precision: fp32, or bf16 for the network's convolutions and matrix products (autocast).
         two_times: whether the network is a flow map's (`FlowMap`) rather than a denoiser's.
     """
 
@@ -67,6 +76,7 @@ class Bundle:
     role: str
     provenance: dict[str, Any] = field(default_factory=dict)
     two_times: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         """Assemble the denoiser: preconditioned, and held to the measurement where the codec says so.
@@ -101,6 +111,28 @@ class Bundle:
         self.codec.to(device)
         return self
 
+    def quick(self, precision: str = "fp32", compiled: bool = False) -> "Bundle":
+        """The same model with the network in another precision, or compiled by `torch.compile`, where that is faster.
+
+        Raises:
+            UserError: for an unknown precision.
+        """
+        if precision not in PRECISIONS:
+            raise UserError(f"precision={precision}: expected {' or '.join(PRECISIONS)}.")
+        out = replace(self, precision=precision)
+        if compiled:
+            out.inner.network = torch.compile(self.network)  # type: ignore[assignment]
+        return out
+
+    @property
+    def inner(self) -> Denoiser | FlowMap:
+        """The preconditioned network alone, without what holds it to a measurement."""
+        inner = self.denoiser
+        while isinstance(inner, Consistent | Weighed):
+            inner = inner.denoiser
+        assert isinstance(inner, Denoiser | FlowMap)
+        return inner
+
     def relocate(self, static: xr.Dataset) -> "Bundle":
         """The same model in another region, given by the static fields there (see `Codec.relocate`).
 
@@ -130,6 +162,24 @@ class Bundle:
             )
         return replace(self, codec=codec)
 
+    def tiled(self, size: int | Sequence[int], overlap: int | None = None) -> "Bundle":
+        """The same model run on tiles, so that memory holds the features of one and not of the whole field.
+
+        Noise, measurements and the sampler stay those of the whole field. Networks of finite radius give the same
+        fields to rounding; others are blended, see `Tiled`, and change.
+
+        Args:
+            size: cells of a tile along each axis, or along all, of the network's grid; an axis that is no longer than
+                a tile stays whole.
+            overlap: cells that neighbouring tiles share where they are blended; None: see `Tiled`.
+
+        Raises:
+            UserError: for tiles that do not fit the network or the fields.
+        """
+        network = Tiled(self.network, size, overlap=overlap)
+        network.spans(self.codec.shape[1:])
+        return replace(self, network=network)
+
     def fingerprint(self) -> str:
         """16 hex digits of all that samples depend on: network and weights, codec, sampling."""
         digest = hashlib.sha256()
@@ -142,16 +192,37 @@ class Bundle:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
-    def save(self, path: str | Path) -> Path:
-        """Write the bundle, whole or not at all; returns the path."""
-        path = Path(path)
-        settings, arrays = self.codec.state()
-        header = dict(
+    def header(self) -> dict[str, Any]:
+        """All that the file says beside its tensors, as JSON types."""
+        settings, _ = self.codec.state()
+        return dict(
             format=FORMAT, domain=self.domain, role=self.role, sigma_data=self.sigma_data, two_times=self.two_times,
             network={"class": self.network_class, "args": self.network_args},
             codec={"class": f"{type(self.codec).__module__}.{type(self.codec).__qualname__}", "settings": settings},
             sampling=asdict(self.sampling), provenance=self.provenance,
         )  # fmt: skip
+
+    def card(self, judged: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The model card (`scigen.core.card`): `scigen fit` writes it beside the bundle, with what it measured.
+
+        Args:
+            judged: content of a metrics.json; None for a card that says `unknown` of calibration.
+        """
+        made = {"seed_rule": SEED_RULE} | self.provenance
+        return card(
+            self.header() | {"provenance": made}, fingerprint=self.fingerprint(), shape=self.codec.shape,
+            parameters=sum(p.numel() for p in self.network.parameters()), variables=self.codec.variables,
+            purpose=self.codec.purpose, calls=self.nfe(), judged=judged,
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """A small card in notebooks."""
+        return small(self.card())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bundle, whole or not at all; returns the path."""
+        path = Path(path)
+        header, (_, arrays) = self.header(), self.codec.state()
         tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"codec.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +259,8 @@ class Bundle:
 
         def noise(draw: int) -> Tensor:
             rows = [
-                addressed.normal(seed, s, m, self.codec.shape, draw=draw) for s, m in zip(samples, members, strict=True)
+                addressed.normal(seed, s, m, self.codec.shape, draw=draw, origin=self.codec.origin)
+                for s, m in zip(samples, members, strict=True)
             ]
             return torch.from_numpy(np.stack(rows)).to(device)
 
@@ -196,7 +268,8 @@ class Bundle:
         condition, seen = ({k: v.to(device) for k, v in c.items()} for c in (condition, seen))
         counted = Counted(self.denoiser)
         x = grid[0] * noise(0)
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        reduced = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False), reduced:
             fresh = [noise(i + 1) for i in range(self.sampling.noises(len(grid)))]
             x = self.codec.settled(self.sampling.run(counted, x, grid, seen, fresh), condition)
             return x, condition, counted.nfe
@@ -204,7 +277,7 @@ class Bundle:
     def blocks(
         self,
         inputs: xr.Dataset,
-        members: int,
+        members: int | Sequence[int],
         *,
         seed: int = 0,
         steps: int | None = None,
@@ -218,7 +291,7 @@ class Bundle:
 
         Args:
             inputs: what `codec.prepare` returned.
-            members: M.
+            members: M, or the M member numbers.
             seed: of the ensemble.
             steps: number of levels; the default if None.
             batch: rows of a compute batch; None for `rows`.
@@ -228,39 +301,48 @@ class Bundle:
             (position of the first sample, physical fields (T, M, C, *S) float32), consecutive.
         """
         batch = self.rows if batch is None else batch
-        if members < 1 or batch < 1:
+        numbers = range(members) if isinstance(members, int) else members
+        if len(numbers) < 1 or batch < 1:
             raise UserError(f"members={members} and batch={batch} must be at least 1.")
         self.sampling.grid(steps)
-        keys = self.codec.samples(inputs)
-        total, done = len(keys) * members, 0
+        keys, each = self.codec.samples(inputs), len(numbers)
+        total, done = len(keys) * each, 0
         open_block: list[np.ndarray] = []
         for first in range(0, total, batch):
             rows = [min(i, total - 1) for i in range(first, first + batch)]
-            low, high = rows[0] // members, rows[-1] // members + 1
+            low, high = rows[0] // each, rows[-1] // each + 1
             own = self.codec.condition(inputs, slice(low, high))
-            pick = torch.tensor([r // members - low for r in rows])
+            pick = torch.tensor([r // each - low for r in rows])
             condition = {k: v[pick] for k, v in own.items()}
             fields, _ = self.draw(
-                condition, [keys[r // members] for r in rows], [r % members for r in rows], seed, steps
+                condition, [keys[r // each] for r in rows], [numbers[r % each] for r in rows], seed, steps
             )
             useful = min(batch, total - first)
             open_block += list(fields[:useful].to("cpu", torch.float32).numpy())
-            whole = len(open_block) // members
+            whole = len(open_block) // each
             if whole:
-                block = np.stack(open_block[: whole * members])
-                yield done, block.reshape(whole, members, *block.shape[1:])
-                done, open_block = done + whole, open_block[whole * members :]
+                block = np.stack(open_block[: whole * each])
+                yield done, block.reshape(whole, each, *block.shape[1:])
+                done, open_block = done + whole, open_block[whole * each :]
             if progress:
                 progress(useful)
 
     def sample(
-        self, archive: xr.Dataset, members: int = 16, seed: int = 0, steps: int | None = None, batch: int | None = None
+        self,
+        archive: xr.Dataset,
+        members: int | Sequence[int] = 16,
+        seed: int = 0,
+        steps: int | None = None,
+        batch: int | None = None,
     ) -> xr.Dataset:
-        """Sample an archive in memory: xarray in, xarray out.
+        """The ensemble of an archive, as `scigen sample` writes it, generated where it is indexed.
+
+        Nothing is made before values are asked for, and then only the samples and members that they are of:
+        `ensemble["t2m"].sel(time="2019-03-25").mean("member")` makes one day. `ensemble.load()` makes everything.
 
         Args:
             archive: as for `scigen sample`: the bundle's fine grid (then it is coarsened) or its coarse grid.
-            members: M.
+            members: M, or the M member numbers.
             seed: of the ensemble.
             steps: number of levels; the default if None.
             batch: rows of a compute batch; None for `rows`.
@@ -272,23 +354,27 @@ class Bundle:
             The variables as (sample, member, *space) with coordinates, units and provenance.
         """
         batch = self.rows if batch is None else batch
+        numbers = list(range(members)) if isinstance(members, int) else list(members)
+        if len(numbers) < 1 or batch < 1:
+            raise UserError(f"members={members} and batch={batch} must be at least 1.")
+        self.sampling.grid(steps)
         inputs = self.codec.prepare(archive)
-        fields = np.concatenate(
-            [block for _, block in self.blocks(inputs, members, seed=seed, steps=steps, batch=batch)]
-        )
         layout = self.codec.layout(inputs, archive)
-        first, *space = layout.dims
-        out = layout.coords.assign_coords(member=("member", np.arange(members), {"standard_name": "realization"}))
+        source = Source(partial(self.blocks, seed=seed, steps=steps, batch=batch), inputs, layout, numbers)
+        out = layout.coords.assign_coords(member=("member", numbers, MEMBER))
         where = mapping_attribute(out)
         for c, (name, attrs) in enumerate(self.codec.variables.items()):
-            values = layout.arrange(fields[:, :, c]).astype(self.codec.dtypes.get(name, "float32"), copy=False)
-            out[name] = ((first, "member", *space), values, attrs | where)
-        return out.assign_attrs(self.attributes(members=members, seed=seed, steps=steps, batch=batch))
+            out[name] = variable(source, c, self.codec.dtypes.get(name, "float32"), attrs | where)
+        return out.assign_attrs(self.attributes(members=len(numbers), seed=seed, steps=steps, batch=batch))
 
     @property
     def rows(self) -> int:
-        """Rows of a compute batch where none are asked for: as many as have ROW_CELLS cells, from 1 to 64."""
-        return int(np.clip(ROW_CELLS // np.prod(self.codec.shape[1:]), 1, 64))
+        """Rows of a compute batch where none are asked for: as many as have ROW_CELLS cells, from 1 to MOST_ROWS."""
+        most = MOST_ROWS.get(next(self.network.parameters()).device.type, 64)
+        cells = np.array(self.codec.shape[1:])
+        if isinstance(self.network, Tiled):
+            cells = np.minimum(cells, self.network.sides(len(cells)))
+        return int(np.clip(ROW_CELLS // np.prod(cells), 1, most))
 
     def nfe(self, steps: int | None = None) -> int:
         """Network calls per member."""
@@ -300,8 +386,15 @@ class Bundle:
             scigen_bundle=self.fingerprint(), scigen_role=self.role, scigen_domain=self.domain,
             scigen_nfe=self.nfe(steps), scigen_sampler=self.sampling.sampler, scigen_seed=seed,
             scigen_members=members, scigen_compute_batch=batch, scigen_threads=torch.get_num_threads(),
-            scigen_seed_rule=SEED_RULE, **self.codec.attributes,
+            scigen_seed_rule=SEED_RULE, scigen_precision=self.precision, **self._tiles(), **self.codec.attributes,
         )  # fmt: skip
+
+    def _tiles(self) -> dict[str, Any]:
+        """What tiles add to the attributes: those that are blended change samples."""
+        if not isinstance(self.network, Tiled):
+            return {}
+        sides = list(self.network.sides(len(self.codec.shape) - 1))
+        return {"scigen_tile": sides, "scigen_tiles_exact": int(self.network.exact)}
 
 
 def load(path: str | Path) -> Bundle:

@@ -46,6 +46,11 @@ class Codec(ABC):
         return (False,) * (len(self.shape) - 1)
 
     @property
+    def origin(self) -> tuple[int, ...]:
+        """Place of the first cell of network samples in a larger field that they are a part of: addresses noise."""
+        return (0,) * (len(self.shape) - 1)
+
+    @property
     def scale(self) -> int:
         """Cells of the decoded fields, along each axis, that one cell of a network sample spans."""
         return 1
@@ -128,6 +133,11 @@ class Codec(ABC):
         """Attributes that samples archives carry for those who use and judge them."""
         return {}
 
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """What models of the field are for (`use`), what not (`not`), and their limits (`limits`), for model cards."""
+        return {}
+
     def scored(self, fields: np.ndarray) -> np.ndarray:
         """What the choice of weights compares of decoded fields (…, C, *S): numbers that can be averaged."""
         return fields
@@ -203,6 +213,17 @@ class Codec(ABC):
             UserError: if the field has no such thing, or these do not fit.
         """
         raise UserError(f"static=: bundles of {type(self).__name__} are not bound to a place.")
+
+    def within(self, region: Mapping[str, Any]) -> "Codec":
+        """The codec of a part of its region.
+
+        Args:
+            region: (first, last) by dimension.
+
+        Raises:
+            UserError: if the field has no such thing, or the part is none.
+        """
+        raise UserError(f"region={dict(region)}: bundles of {type(self).__name__} are not bound to a place.")
 
     def to(self, device: torch.device) -> None:  # noqa: B027
         """Move what it computes with to a device, if it has networks of its own."""

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from scigen.core.bundle import Bundle
 from scigen.core.codec import Codec
+from scigen.core.ledger import Ledger
 from scigen.core.mean import ConditionalMean
 from scigen.core.networks.autoencoder import Autoencoder
 from scigen.errors import UserError
+from scigen.metrics.quality import quality
+from scigen.metrics.report import reference
+from scigen.metrics.worst import fields, worst
+from scigen.plots import failures
 from scigen.plots.table import Table
 
 
@@ -124,6 +130,21 @@ class Domain(ABC):
     def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
         """Every number of the report: contenders by name, judged against the truth."""
 
+    def held_out(self, codec: Codec, split: Split, seed: int) -> Split | None:
+        """Some samples without a part of what was measured, to be sampled once more; None where nothing is held out."""
+        return None
+
+    def audited(self, report: xr.Dataset, split: Split, held: Split, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
+        """The report with how well contenders foretell what they were not given.
+
+        Args:
+            report: of `evaluate`.
+            split: with all that was measured.
+            held: of `held_out`.
+            samples: of `held`, by the names of the report.
+        """
+        return report
+
     @abstractmethod
     def tables(self, report: xr.Dataset) -> Sequence[Table]:
         """The report's tables, for terminal and page."""
@@ -141,3 +162,48 @@ class Domain(ABC):
         self, report: xr.Dataset, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], folder: Path
     ) -> list[tuple[str, Path]]:
         """Pictures of the report: (caption, path of the PNG)."""
+
+    def quality(self, report: xr.Dataset) -> xr.Dataset:
+        """The main score and the spread of every contender, by which settings are compared.
+
+        Args:
+            report: of `evaluate`.
+
+        Returns:
+            score (model, interval): over the converged teacher's, small is good; spread (model): 1 is right; in attrs
+            what they are (score, spread) and whose the score is set against (reference).
+        """
+        return quality(report)
+
+    def ledger(
+        self, codec: Codec, split: Split, teacher: Bundle, student: Bundle, samples: Mapping[str, xr.Dataset]
+    ) -> dict[str, Ledger] | None:
+        """Where the student's spread comes from, by variable; None where the law of the truth is not known.
+
+        Args:
+            codec: of both.
+            split: test samples.
+            teacher: with its converged sampler.
+            student: with its default number of steps.
+            samples: archives of both, by role: "teacher", "student".
+        """
+        return None
+
+    def failures(
+        self, report: xr.Dataset, truth: xr.Dataset, samples: Mapping[str, xr.Dataset], folder: Path
+    ) -> list[tuple[str, Path]]:
+        """Pictures of the test samples where the student, or who else there is, does worst: (caption, path)."""
+        several = [m for m in samples if samples[m].sizes.get("member", 1) > 1]
+        chosen = next((n for r in ("student", "teacher") if (n := reference(report, r)) in several), None)
+        chosen = chosen or next(iter(several), None)
+        if chosen is None:
+            return []
+        theirs, true = fields(samples[chosen]), fields(truth)
+        for name in theirs:
+            if name in true and "member" in theirs[name].dims:
+                first, *space = true[name].dims
+                found = theirs[name].transpose(first, "member", *space)
+                if len(space) > 1 and (found.shape[0], *found.shape[2:]) == true[name].shape:
+                    own = true[name].rename(name)
+                    return [failures.figure(own, found, chosen, worst(own, found), folder / "failures.png")]
+        return []

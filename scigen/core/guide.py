@@ -66,14 +66,21 @@ class Weighed(DenoiserModule):
         Raises:
             UserError: if there is no condition.
         """
-        return self.predictions(x, sigma, condition, to)[0][1]
+        out = self.predictions(x, sigma, condition, to)[0][1]
+        return out if self.operator.learnt or not condition else self._corrected(out, sigma, condition)
 
     def predictions(
         self, x: Tensor, sigma: Tensor, condition: Condition | None = None, to: Tensor | None = None
     ) -> list[tuple[float, Tensor]]:
-        """The corrected output and the network's own, each with its weight in losses."""
+        """The corrected output and the network's own, each with its weight in losses; its own alone if not `learnt`."""
         if not condition:
             raise UserError("This model weighs its samples against a measurement; it needs a condition.")
         own = self.denoiser(x, sigma, condition, *(() if to is None else (to,)))
-        level = torch.as_tensor(sigma, device=x.device).to(torch.float64).expand(len(x))
-        return [(1 - self.share, self.operator.bind(condition).correct(own, level)), (self.share, own)]
+        if not self.operator.learnt:
+            return [(1.0, own)]
+        return [(1 - self.share, self._corrected(own, sigma, condition)), (self.share, own)]
+
+    def _corrected(self, own: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """The network's output after the measurement."""
+        level = torch.as_tensor(sigma, device=own.device).to(torch.float64).expand(len(own))
+        return self.operator.bind(condition).correct(own, level)

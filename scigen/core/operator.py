@@ -12,9 +12,11 @@ class Operator(nn.Module, ABC):
 
     Attributes:
         noise_std: standard deviation of n in y = A x + n; 0 for exact measurements.
+        learnt: whether networks are trained with its correction, or know nothing of it until they are sampled.
     """
 
     noise_std: float = 0.0
+    learnt: bool = True
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

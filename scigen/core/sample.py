@@ -28,6 +28,7 @@ __all__ = [
     "heun",
     "heun_step",
     "ipndm",
+    "mean",
     "unipc",
 ]
 
@@ -72,6 +73,20 @@ class Counted:
 
 def _denoise(denoiser: DenoiserLike, x: Tensor, sigma: float, condition: Condition | None) -> Tensor:
     return denoiser(x, per_sample(sigma, x), condition)
+
+
+def mean(
+    denoiser: DenoiserLike,
+    x: Tensor,
+    sigmas: Sequence[float],
+    condition: Condition | None = None,
+    noises: Sequence[Tensor] = (),
+) -> Tensor:
+    """One call without a sample, at the first level: E[x₀ | condition] of a network that was trained so.
+
+    The start is not looked at: all members are one (`scigen.core.methods.mean.DirectMean`).
+    """
+    return _denoise(denoiser, x.new_zeros(x.shape), check_levels(sigmas)[0], condition)
 
 
 def euler(

@@ -46,6 +46,7 @@ SAMPLERS: dict[str, Rule] = {
         options=("s_churn", "s_noise", "s_min", "s_max"),
     ),
     "few_step": Rule(sample.few_step, noises=lambda n: n - 1, first=True),
+    "mean": Rule(sample.mean, calls=lambda n: 1),
     "flow_map": Rule(sample.flow_map, two_times=True),
 }
 
@@ -56,7 +57,7 @@ class Sampling:
 
     Attributes:
         sampler: function of `scigen.core.sample`: euler, heun, dpm_solver, unipc, ipndm or churn for teachers;
-            few_step, euler or flow_map for students.
+            few_step, euler or flow_map for students; mean for a network that estimates the mean.
         sigmas: decreasing levels.
         rho: ρ of the grid, for another number of steps than the default (ODE samplers and flow maps).
         options: more numbers that the sampler takes (churn: s_churn, s_noise, s_min, s_max).

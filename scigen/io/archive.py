@@ -16,6 +16,7 @@ from scigen.io.blocks import values
 from scigen.io.coordinates import has_dates
 from scigen.io.groups import MARK, group_names, split_group
 from scigen.io.opening import FILES, is_grib, is_zarr, open_one, open_raw
+from scigen.io.remote import is_url, open_remote, split_url
 from scigen.io.times import find_gaps, say_gaps
 
 log = logging.getLogger(__name__)
@@ -40,24 +41,27 @@ def open_archive(path: str | Path) -> xr.Dataset:
     `::output` and `::input` (see `scigen.io.corrdiff`).
 
     Args:
-        path: netCDF or GRIB file, zarr store (format 2 or 3), folder of files, glob of files or stores; each with
-            `::group` or without.
+        path: netCDF or GRIB file, zarr store (format 2 or 3), folder of files, glob of files or stores, or the URL of
+            a file or store (see `scigen.io.remote`); each with `::group` or without.
 
     Raises:
         UserError: if nothing is there, it is no archive, a file is damaged or cut short, it has no such group, or files
             do not combine, such as ones that hold the same time.
     """
+    if is_url(str(path)):
+        ds = open_remote(*split_url(str(path)))
+        ds.encoding["source"] = str(path)
+        return _with_gaps_said(ds)
     text, group = split_group(str(path))
-    if "://" in text:
-        raise UserError(
-            f"{text} is not a local path. Open it with xarray and call scigen.load(bundle).sample(dataset), "
-            "or copy the part that you need to this machine."
-        )
     where = Path(text).expanduser()
     found = _find(where, text)
     parts = [open_one(p, group) for p in found]
     ds = parts[0] if len(parts) == 1 else _combine(parts, found, text)
     ds.encoding["source"] = str(where) if group is None else f"{where}{MARK}{group}"
+    return _with_gaps_said(ds)
+
+
+def _with_gaps_said(ds: xr.Dataset) -> xr.Dataset:
     if "time" in ds.indexes and has_dates(ds["time"]) and ds.indexes["time"].is_monotonic_increasing:
         gaps = find_gaps(ds.indexes["time"])
         if gaps:
@@ -68,7 +72,13 @@ def open_archive(path: str | Path) -> xr.Dataset:
 def groups_of(path: str | Path) -> list[str]:
     """Names that may follow :: behind the path of one file or store, none for a folder, a glob or GRIB."""
     where = Path(str(path)).expanduser()
-    if MARK in str(path) or not where.exists() or (where.is_dir() and not is_zarr(where)) or is_grib(where):
+    if (
+        is_url(str(path))
+        or MARK in str(path)
+        or not where.exists()
+        or (where.is_dir() and not is_zarr(where))
+        or is_grib(where)
+    ):
         return []
     return corrdiff.stacks(open_raw(where, None)) or group_names(where)
 

@@ -151,7 +151,7 @@ def with_cf_attributes(ds: xr.Dataset) -> xr.Dataset:
         axis = axis_of(ds, dim)
         attributes[dim] = {"axis": axis} if axis in ("T", "Y", "X") else {}
         if dim == "member":
-            attributes[dim] = {"standard_name": "realization", "long_name": "ensemble member"}
+            attributes[dim] = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
         elif axis == "T":
             attributes[dim]["standard_name"] = "time"
         elif is_degrees(ds[dim], "latitude"):

@@ -29,7 +29,7 @@ def describe(ds: xr.Dataset, known: Mapping[str, str] | None = None) -> Iterator
         UserError: if values cannot be read.
     """
     yield "fingerprint", fingerprint(ds)
-    yield "size", f"{' × '.join(f'{n} {d}' for d, n in ds.sizes.items())}, {_bytes(ds.nbytes)} in memory"
+    yield "size", f"{' × '.join(f'{n} {d}' for d, n in ds.sizes.items())}, {in_words(ds.nbytes)} in memory"
     if "time" in ds.indexes:
         yield from _times(ds)
     yield from _cells(ds)
@@ -108,7 +108,7 @@ def _axis(coordinate: xr.DataArray) -> str:
     return words + (f" by {abs(np.median(steps)):g}" if even else f", unevenly, by about {abs(np.median(steps)):g}")
 
 
-def _bytes(count: float) -> str:
+def in_words(count: float) -> str:
     """A number of bytes in words."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:

@@ -177,6 +177,10 @@ class Materials(Domain):
             report = with_process(report, self.reader, truth, samples)
         return report
 
+    def quality(self, report: xr.Dataset) -> xr.Dataset:
+        """S₂ error over the converged teacher's, and the standard deviation of S₂ among members over the teacher's."""
+        return metrics.quality(report)
+
     def tables(self, report: xr.Dataset) -> Sequence[Table]:
         """Structure and transport, then distributions."""
         return tables.tables(report)

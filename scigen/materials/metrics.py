@@ -13,7 +13,7 @@ from scigen.materials.quantities import AXES, DIFFUSIVITY, FRACTION
 from scigen.materials.statistics import describe_all, phase_names
 from scigen.metrics.bootstrap import ratio_interval
 from scigen.metrics.distance import wasserstein
-from scigen.metrics.report import plain, plain_interval
+from scigen.metrics.report import plain, plain_interval, reference
 
 log = logging.getLogger(__name__)
 
@@ -245,6 +245,22 @@ def _diversity(
                 if found[n].sizes["member"] > 1:
                     values[i] = ratio_interval(variance(found[n]), variance(found[best]), seed=seed)
     return xr.DataArray(values, dims=("model", "interval"))
+
+
+def quality(report: xr.Dataset) -> xr.Dataset:
+    """One number a contender, see `scigen.core.domain.Domain.quality`: structure, and diversity.
+
+    The S₂ error has no interval: it is a distance of means over all specimens.
+    """
+    against = reference(report, "teacher")
+    error = report["two_point_error"].max("phase")
+    score = np.full((report.sizes["model"], 3), np.nan)
+    if against:
+        score[:, 0] = error / float(error.sel(model=against))
+    out = xr.Dataset({"score": (("model", "interval"), score)}, coords={"interval": ["estimate", "low", "high"]})
+    out["spread"] = report["diversity_ratio"].sel(interval="estimate", drop=True) ** 0.5
+    names = {"score": "S₂ error of the worst phase", "spread": "diversity of members over the teacher's"}
+    return out.assign_coords(model=report["model"]).assign_attrs(names | {"reference": against or ""})
 
 
 def to_json(report: xr.Dataset) -> dict[str, Any]:

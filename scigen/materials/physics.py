@@ -128,6 +128,19 @@ class MicrostructureCodec(Codec):
             "periodic": [int(w and not self.border) for w in self.wraps], "scigen_exact_fractions": int(self.exact),
         }  # fmt: skip
 
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """Digital specimens."""
+        return {
+            "use": "Microstructures with given volume fractions and transport, as inputs of simulations.",
+            "not": "Certification of parts; materials, resolutions and targets outside the training specimens.",
+            "limits": [
+                "Targets outside the range of the training specimens are extrapolated.",
+                "Features longer than a block, or thinner than a voxel, are not represented.",
+                "Properties that were not measured in evaluation (strength, fatigue) are not vouched for.",
+            ],
+        }
+
     def prepare(self, archive: xr.Dataset) -> xr.Dataset:
         """Targets of an archive with a dimension `specimen`; quantities that it lacks are free.
 

@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
 from scigen.errors import UserError
+from scigen.metrics.bootstrap import ratio_interval
 from scigen.mri import metrics, plots, synth, tables
-from scigen.mri.checks import check_scans
-from scigen.mri.operator import Sense, posterior_mean
-from scigen.mri.physics import NOTICE, ReconstructionCodec, fitted, on_grid, truth_of
+from scigen.mri.baselines import baselines
+from scigen.mri.heldout import SHARE, compared, divided
+from scigen.mri.physics import NOTICE, ReconstructionCodec, fitted, truth_of
 from scigen.mri.reading import is_scan, open_anatomy, open_scans
-from scigen.mri.variation import total_variation
+from scigen.mri.retrospective import complete, undersampled
+from scigen.mri.scores import sums
 from scigen.plots.table import Table
 
 log = logging.getLogger(__name__)
+
+AUDITED = 12
+"""Slices of a report that are sampled once more with a part of their lines held out."""
 
 
 class Mri(Domain):
@@ -39,13 +43,14 @@ class Mri(Domain):
         repair: bool = False,
         split: Sequence[float] = (0.7, 0.05, 0.25),
         copies: int = 3,
+        conditional: bool = True,
         scan: Mapping[str, Any] | None = None,
         synth: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         """Set where the data are and how they are scanned: the keys of `data` in configs/domain/mri.yaml."""
         self.path, self.layout, self.centred, self.repair = path, layout, fft_centred, repair
-        self.split, self.copies, self.seed = tuple(split), copies, seed
+        self.split, self.copies, self.conditional, self.seed = tuple(split), copies, conditional, seed
         self.scan, self.settings = dict(scan or {}), dict(synth or {})
         if copies < 1:
             raise UserError(f"data.copies={copies}: every training image is scanned once at least.")
@@ -78,7 +83,7 @@ class Mri(Domain):
         images = {name: _image(ds) for name, ds in parts.items()}
         ready: dict[str, xr.Dataset] = {}
         if codec is None:
-            codec, ready["train"] = fitted(parts["train"], images["train"])
+            codec, ready["train"] = fitted(parts["train"], images["train"], self.conditional)
         elif not isinstance(codec, ReconstructionCodec):
             raise UserError("The teacher's bundle is not one for MRI.")
         splits = {}
@@ -91,20 +96,26 @@ class Mri(Domain):
         return Data(splits["train"], splits["validation"], splits["test"], codec, digest, source)
 
     def _scanned(self, path: str) -> dict[str, xr.Dataset]:
-        """Scans that came with their truth, split."""
-        ds = check_scans(open_scans(path, layout=self.layout, fft_centred=self.centred), repair=self.repair)
-        if "image" not in ds:
+        """Scans, split: undersampled ones that came with their truth, or fully sampled ones without a part of it."""
+        ds = open_scans(path, layout=self.layout, fft_centred=self.centred, repair=self.repair)
+        whole = complete(ds["mask"].values)
+        if not whole.all() and (whole.any() or "image" not in ds):
+            told = f"{int(whole.sum())} of {len(whole)} slices are" if whole.any() else "it has no images, and is not"
             raise UserError(
-                f"{path} has no images beside its k-space, and a fit needs the truth: give fully sampled scans, or"
-                " sample it with a finished bundle."
-            )
-        if bool(ds["mask"].all()):
-            raise UserError(
-                f"{path} is fully sampled, which leaves nothing to reconstruct: give scans with lines left out, or"
-                " the images alone, which are then scanned as data.scan says."
+                f"{path} cannot be learnt from: {told} fully sampled, and a fit needs the truth. Give fully sampled"
+                " scans, of which lines are then left out, or undersampled ones with their images; a finished bundle"
+                " samples scans without a truth."
             )
         keys = parts_of(ds["subject"].values, self.split)
-        return {name: ds.isel(slice=index).load() for name, index in keys.items()}
+        if not whole.any():
+            return {name: ds.isel(slice=index).load() for name, index in keys.items()}
+        words = {k: v for k, v in self.scan.items() if k in ("accelerations", "kinds", "acs")}
+        out = {}
+        for name, index in keys.items():
+            own, copies = ds.isel(slice=index), self.copies if name == "train" else 1
+            made = [undersampled(own, self.seed + copy, copy=copy, **words) for copy in range(copies)]
+            out[name] = xr.concat(made, "slice") if copies > 1 else made[0]
+        return out
 
     def _simulated(self, path: str) -> dict[str, xr.Dataset]:
         """Images, split and scanned: each training image `copies` times."""
@@ -138,36 +149,41 @@ class Mri(Domain):
     def baselines(self, codec: Codec, split: Split) -> dict[str, xr.Dataset]:
         """Zero-filled, SENSE by conjugate gradients, the Gaussian prior's mean, total variation."""
         assert isinstance(codec, ReconstructionCodec)
-        inputs, scale = split.inputs, torch.from_numpy(split.inputs["scale"].values)[:, None, None]
-        condition = codec.condition(inputs, slice(None))
-        sense = Sense(condition["sens_maps"], condition["mask"])
-        aliased, noise = condition["aliased"], condition["noise"]
-        power = float(on_grid(codec.profile, codec.size).mean())  # of a pixel's parts: the white prior's variance
-        white = torch.full_like(condition["mask"], 1 / power)
-        images = {
-            "zero-filled": aliased,
-            "CG-SENSE": posterior_mean(
-                sense, torch.zeros_like(aliased), aliased, noise, white, condition["density"], 40, 1e-5
-            ),
-            "Gaussian prior": condition["mean"],
-        }
-        found = {name: (v * scale).numpy() for name, v in images.items()}
-        if "kspace" in split.truth:
-            t = split.truth
-            found["total variation"] = total_variation(
-                t["kspace"].values, t["mask"].values, t["sens_maps"].values, t["noise_std"].values
-            )
-        layout, out = codec.layout(inputs), {}
-        for name, image in found.items():
-            ds = layout.coords.copy()
-            for (n, attrs), part in zip(codec.variables.items(), (image.real, image.imag), strict=True):
-                ds[n] = (("slice", "member", "y", "x"), part[:, None].astype(np.float32), attrs)
-            out[name] = ds.assign_attrs(codec.attributes)
-        return out
+        return baselines(codec, split)
 
     def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
         """Fidelity, calibration, data consistency of contenders."""
         return metrics.evaluate(truth, samples)
+
+    def held_out(self, codec: Codec, split: Split, seed: int) -> Split | None:
+        """A dozen slices without a part of their lines."""
+        assert isinstance(codec, ReconstructionCodec)
+        if not {"kspace", "mask", "sens_maps", "noise_std"} <= set(split.truth.data_vars):
+            return None
+        try:
+            rest, held = divided(split.truth, seed=seed)
+        except UserError as error:
+            log.warning("no audit with held-out lines: %s", error)
+            return None
+        some = np.flatnonzero(held.any((1, 2)))
+        rest = rest.isel(slice=some[np.unique(np.linspace(0, len(some) - 1, AUDITED).round().astype(int))])
+        return Split(rest, codec.prepared(rest))
+
+    def audited(self, report: xr.Dataset, split: Split, held: Split, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
+        """The report with `held_ratio` (model, interval) and `held_residual` (model), see `heldout.compared`."""
+        whole = split.truth.sel(slice=held.truth["slice"].values)
+        where = whole["mask"].values & ~held.truth["mask"].values
+        ratio, residual = np.full((report.sizes["model"], 3), np.nan), np.full(report.sizes["model"], np.nan)
+        for i, model in enumerate(map(str, report["model"].values)):
+            if model in samples:
+                found = compared(whole, where, samples[model])
+                own = found.isel(slice=np.isfinite(found["ratio"].values))
+                if own.sizes["slice"]:
+                    who, each = own["subject"].values, own["ratio"]
+                    ratio[i] = ratio_interval(sums(each, who), sums(xr.ones_like(each), who))
+                residual[i] = float(found["residual"].mean())
+        report = report.assign(held_ratio=(("model", "interval"), ratio), held_residual=("model", residual))
+        return report.assign_attrs(held_share=SHARE, held_slices=int(where.any((1, 2)).sum()))
 
     def tables(self, report: xr.Dataset) -> Sequence[Table]:
         """Fidelity, calibration, data consistency, by acceleration and coils."""

@@ -19,7 +19,7 @@ import xarray as xr
 from scigen.errors import UserError
 from scigen.io.archive import PARTIAL
 from scigen.io.blocks import reading
-from scigen.mri.checks import arranged, assemble
+from scigen.mri.layout import arranged, assemble
 from scigen.mri.nifti import NOTICE
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def read_fastmri(path: Path, layout: str | None = None) -> xr.Dataset:
 
     Args:
         path: of the file.
-        layout: axes of `kspace`, where they are others; see `scigen.mri.checks.arranged`.
+        layout: axes of `kspace`, where they are others; see `scigen.mri.layout.arranged`.
 
     Returns:
         Slices "<file stem>/<number>"; the coordinate `patient` (slice,) is the attribute patient_id, else the stem;

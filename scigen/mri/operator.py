@@ -246,17 +246,15 @@ class Measured(Operator):
         """Samples r (B, 2, Y, X) moved until what is left of their data has the power of the noise, χ² = 1.
 
         Given y, the truth and an exact draw of the posterior are alike, so that ‖y − A x‖² of a draw is 2 N σ_y² to
-        within √(1/N). The move is the one that the prior makes of the residual, x + t H⁻¹ Aᴴ(y − A x)/σ_y², P = 1/s, and
-        t solves a quadratic equation: Morozov's discrepancy principle for every sample. Where no t reaches it the
+        within √(1/N). The move is the one that the prior makes of the residual, x + t H⁻¹ Aᴴ(y − A x)/σ_y², P = 1/s,
+        and t solves a quadratic equation: Morozov's discrepancy principle for every sample. Where no t reaches it the
         closest does.
         """
         assert self.condition is not None
         c = self.condition
         u = self.image(r)
         precision = self.precision.to(u.device, c["mask"].dtype).expand(len(u), -1, -1)
-        x = posterior_mean(
-            self.sense, u, c["aliased"], c["noise"], precision, c["density"], iterations=self.iterations
-        )
+        x = posterior_mean(self.sense, u, c["aliased"], c["noise"], precision, c["density"], iterations=self.iterations)
         move = x - u
         left, reach = c["aliased"] - self.sense.normal(u), self.sense.normal(move)
         # ‖y − A(u + t m)‖² = a − 2 t b + t² d

@@ -20,13 +20,13 @@ from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.mri.checks import check_scans
 from scigen.mri.export import FORMATS, export
-from scigen.mri.operator import Measured, Sense, fft2c, ifft2c, posterior_mean, to_channels, to_complex
+from scigen.mri.operator import Measured, Sense, to_channels, to_complex
+from scigen.mri.preparation import derived, scan_scales
 from scigen.mri.reading import open_scans
+from scigen.mri.spectrum import on_grid, radial_profile
 
 CHUNK = 64
-"""Slices that are prepared at once."""
-LEAST_NOISE = 2e-3
-"""Of scaled images: below it single precision would lose in the prior what it gains in the measurement."""
+"""Slices that are encoded at once."""
 GEOMETRY = ("affine", "voxel_size", "depth", "recon_shape")
 """Attributes of scans that say where images lie; those that differ by subject stay behind."""
 NOTICE = "Research use only, not for diagnosis."
@@ -36,8 +36,9 @@ class ReconstructionCodec(Codec):
     """k-space in, complex images out."""
 
     def __init__(
-        self, size: Sequence[int], coils: int, profile: np.ndarray, std: float, *, iterations: int = 12
-    ) -> None:
+        self, size: Sequence[int], coils: int, profile: np.ndarray, std: float, *, iterations: int = 12,
+        conditional: bool = True,
+    ) -> None:  # fmt: skip
         """Set the codec.
 
         Args:
@@ -46,13 +47,11 @@ class ReconstructionCodec(Codec):
             profile: power of one part of a k-space coefficient of scaled images, at the frequencies of `radii`, (R,).
             std: of residuals, of scaled images.
             iterations: of conjugate gradients in every network call at most.
+            conditional: whether the network sees the measurement. If not it learns a prior of images, μ is 0, and the
+                measurement comes in at sampling alone.
         """
-        self.size, self.coils, self.std, self.iterations = (
-            (int(size[0]), int(size[1])),
-            int(coils),
-            float(std),
-            iterations,
-        )
+        self.size, self.coils, self.std = (int(size[0]), int(size[1])), int(coils), float(std)
+        self.iterations, self.conditional = iterations, conditional
         self.profile = np.asarray(profile, np.float64)
         self._spectrum = torch.from_numpy(on_grid(self.profile, self.size))
 
@@ -74,7 +73,9 @@ class ReconstructionCodec(Codec):
     @property
     def measured(self) -> Operator | None:
         """A, with the Gaussian prior that weighs measurements."""
-        return Measured(self._spectrum, self.std, self.iterations)
+        operator = Measured(self._spectrum, self.std, self.iterations)
+        operator.learnt = self.conditional
+        return operator
 
     @property
     def noisy(self) -> bool:
@@ -93,6 +94,19 @@ class ReconstructionCodec(Codec):
     def attributes(self) -> dict[str, Any]:
         """What these images are for."""
         return {"notice": NOTICE}
+
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """Research use only."""
+        return {
+            "use": "Research use only: reconstructions of undersampled k-space with an ensemble that tells what is open.",
+            "not": "Diagnosis, treatment or any other clinical decision.",
+            "limits": [
+                "What was not measured comes from the training images: a structure in all members is no proof of it.",
+                "Anatomy, contrast, coils, masks or noise other than in training make the spread too narrow.",
+                "Consistency with the data says nothing on the frequencies that were not sampled.",
+            ],
+        }
 
     def open(self, path: str) -> xr.Dataset:
         """Scans at a path: fastMRI HDF5, zarr, netCDF, npz; a target is not needed."""
@@ -125,43 +139,8 @@ class ReconstructionCodec(Codec):
                 f"The scans have {scans.sizes['coil']} coils, this model takes {self.coils} at most: compress them, or"
                 f" fit with data.scan.coils up to {scans.sizes['coil']}."
             )
-        rows = scans.sizes["slice"]
-        out: dict[str, list[np.ndarray]] = {}
-        for low in range(0, rows, CHUNK):
-            part = scans.isel(slice=slice(low, low + CHUNK))
-            for name, values in self._derived(part).items():
-                out.setdefault(name, []).append(values)
         keep = [n for n in scans.data_vars if n not in ("kspace", "image")]
-        ds = scans[keep]
-        dims = {n: ("slice",) for n in ("scale", "noise", "energy", "count")}
-        every = {n: (dims.get(n, ("slice", "y", "x")), np.concatenate(v)) for n, v in out.items()}
-        return ds.assign(every)
-
-    def scales(self, scans: xr.Dataset) -> np.ndarray:
-        """The scale of every slice, (slices,)."""
-        parts = [scans.isel(slice=slice(low, low + CHUNK)) for low in range(0, scans.sizes["slice"], CHUNK)]
-        return np.concatenate([scales(sense_of(p).combine(kspace_of(p))).numpy() for p in parts])
-
-    def _derived(self, part: xr.Dataset) -> dict[str, np.ndarray]:
-        """What `prepared` adds, of some slices."""
-        sense, kspace = sense_of(part), kspace_of(part)
-        scale = scales(sense.combine(kspace))
-        aliased = sense.combine(kspace / scale[:, None, None, None].to(torch.complex64))
-        noise = torch.from_numpy(np.asarray(part["noise_std"].values, np.float64)) / scale.double()
-        noise = noise.clamp_min(LEAST_NOISE).float()
-        density = sense.density()
-        precision = self._spectrum.reciprocal().float().expand(len(scale), *self.size)
-        mean = posterior_mean(
-            sense, torch.zeros_like(aliased), aliased, noise, precision, density, 2 * self.iterations, 1e-4
-        )
-        live = sense.maps.abs().amax((2, 3)) > 0
-        seen = (sense.mask[:, None] * kspace * live[:, :, None, None]).to(torch.complex128).abs().square()
-        found = {
-            "scale": scale, "noise": noise, "aliased": aliased, "prior_mean": mean, "phase": smooth_phase(aliased),
-            "density": density, "energy": seen.sum((1, 2, 3)) / scale.double() ** 2,
-            "count": sense.mask.double().sum((1, 2)) * live.sum(1),
-        }  # fmt: skip
-        return {n: v.numpy() for n, v in found.items()}
+        return scans[keep].merge(derived(scans, self._spectrum, 2 * self.iterations, self.conditional))
 
     def samples(self, inputs: xr.Dataset) -> Sequence[str]:
         """Names of the slices."""
@@ -172,8 +151,8 @@ class ReconstructionCodec(Codec):
 
         Returns:
             "fields" (B, 5, Y, X), "scalars" (B, 3); complex "mean", "aliased", "phase" (B, Y, X) and "sens_maps"
-            (B, coils, Y, X); "mask", "density" (B, Y, X), "noise", "scale", "energy" ‖y‖² and "count" of complex numbers measured (B,).
-            Scaled, all of them.
+            (B, coils, Y, X); "mask", "density" (B, Y, X), "noise", "scale", "energy" ‖y‖² and "count" of complex
+            numbers measured (B,). Scaled, all of them.
         """
         part = inputs.isel(slice=index)
         out = {
@@ -194,6 +173,8 @@ class ReconstructionCodec(Codec):
         live = (out["sens_maps"].abs().amax((2, 3)) > 0).sum(1)
         share = out["mask"].mean((1, 2)).clamp_min(1e-3)
         out["scalars"] = torch.stack([out["noise"].log() / 2 + 2, share.log() + 1.7, live.float().log()], dim=1)
+        if not self.conditional:
+            out |= {n: torch.zeros_like(out[n]) for n in ("fields", "scalars")}
         return out
 
     def perturbed(
@@ -247,7 +228,13 @@ class ReconstructionCodec(Codec):
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Sizes as JSON, the power spectrum as an array."""
-        settings = dict(size=list(self.size), coils=self.coils, std=self.std, iterations=self.iterations)
+        settings = dict(
+            size=list(self.size),
+            coils=self.coils,
+            std=self.std,
+            iterations=self.iterations,
+            conditional=self.conditional,
+        )
         return settings, {"profile": self.profile}
 
     @classmethod
@@ -257,58 +244,11 @@ class ReconstructionCodec(Codec):
         return cls(own.pop("size"), own.pop("coils"), arrays["profile"], own.pop("std"), **own)
 
 
-def sense_of(scans: xr.Dataset) -> Sense:
-    """A of some scans."""
-    maps = torch.from_numpy(np.asarray(scans["sens_maps"].values, np.complex64))
-    return Sense(maps, torch.from_numpy(np.asarray(scans["mask"].values)))
-
-
-def kspace_of(scans: xr.Dataset) -> Tensor:
-    """y of some scans, (B, coils, Y, X) complex."""
-    return torch.from_numpy(np.asarray(scans["kspace"].values, np.complex64))
-
-
-def scales(aliased: Tensor) -> Tensor:
-    """One number a slice that brings images to order 1: the 99th percentile of the smoothed zero-filled magnitude.
-
-    It comes from the measured data alone, and hardly depends on the acceleration: low frequencies are all sampled.
-
-    Args:
-        aliased: Aᴴ y, (B, Y, X) complex.
-    """
-    smooth = ifft2c(low_pass(aliased.shape[-2:]).to(aliased.device) * fft2c(aliased))
-    top = smooth.abs().flatten(1).quantile(0.99, dim=1)
-    return torch.where(top > 0, top, torch.ones_like(top))
-
-
-def smooth_phase(aliased: Tensor) -> Tensor:
-    """e^{iφ} of the zero-filled image without its high frequencies, (B, Y, X) complex of modulus 1."""
-    smooth = ifft2c(low_pass(aliased.shape[-2:]).to(aliased.device) * fft2c(aliased))
-    size = smooth.abs()
-    return torch.where(size > 0, smooth / size.clamp_min(torch.finfo(size.dtype).tiny), torch.ones_like(smooth))
-
-
-def low_pass(shape: Sequence[int]) -> Tensor:
-    """Gaussian in k-space, of 4 % of the sampling frequency, (Y, X)."""
-    return torch.from_numpy(np.exp(-0.5 * (radii(shape) / 0.04) ** 2).astype(np.float32))
-
-
-def radii(shape: Sequence[int]) -> np.ndarray:
-    """Length of the frequency of every centred k-space coefficient, cycles a pixel, (Y, X)."""
-    axes = [(np.arange(n) - n // 2) / n for n in shape]
-    return np.hypot(*np.meshgrid(*axes, indexing="ij"))
-
-
-BINS = 48
-"""Of the radial power spectrum, up to the corner of k-space, √½ cycles a pixel."""
-
-
-def fitted(scans: xr.Dataset, images: np.ndarray) -> tuple[ReconstructionCodec, xr.Dataset]:
+def fitted(scans: xr.Dataset, images: np.ndarray, conditional: bool = True) -> tuple[ReconstructionCodec, xr.Dataset]:
     """The codec with the statistics of training scans and their images (slice, y, x) complex; the scans, prepared."""
     size, coils = images.shape[-2:], scans.sizes["coil"]
-    blank = ReconstructionCodec(size, coils, np.ones(BINS), 1.0)
-    profile = radial_profile(images / blank.scales(scans)[:, None, None])
-    codec = ReconstructionCodec(size, coils, profile, 1.0)
+    profile = radial_profile(images / scan_scales(scans)[:, None, None])
+    codec = ReconstructionCodec(size, coils, profile, 1.0, conditional=conditional)
     inputs = codec.prepared(scans)
     square = [
         float(
@@ -318,33 +258,11 @@ def fitted(scans: xr.Dataset, images: np.ndarray) -> tuple[ReconstructionCodec, 
         )
         for low in range(0, len(images), CHUNK)
     ]
-    return ReconstructionCodec(size, coils, profile, (sum(square) / (2 * images.size)) ** 0.5), inputs
+    std = (sum(square) / (2 * images.size)) ** 0.5
+    return ReconstructionCodec(size, coils, profile, std, conditional=conditional), inputs
 
 
 def truth_of(images: np.ndarray) -> xr.Dataset:
     """Complex images (slice, y, x) as the variables that samples have."""
     parts = {"image_re": images.real, "image_im": images.imag}
     return xr.Dataset({n: (("slice", "y", "x"), v.astype(np.float32)) for n, v in parts.items()})
-
-
-def radial_profile(images: np.ndarray) -> np.ndarray:
-    """Power of one part of a k-space coefficient by frequency, averaged over images (N, Y, X) complex: (BINS,).
-
-    Bins without a coefficient take from their neighbours; none falls below 1e-6 of the largest.
-    """
-    power = np.zeros(images.shape[-2:])
-    for low in range(0, len(images), CHUNK):
-        chunk = torch.from_numpy(np.ascontiguousarray(images[low : low + CHUNK], np.complex64))
-        power += fft2c(chunk).abs().square().double().sum(0).numpy() / 2
-    power /= len(images)
-    where = np.minimum((radii(power.shape) / np.sqrt(0.5) * BINS).astype(int), BINS - 1)
-    count = np.bincount(where.ravel(), minlength=BINS)
-    mean = np.bincount(where.ravel(), power.ravel(), BINS) / np.maximum(count, 1)
-    mean = np.interp(np.arange(BINS), np.flatnonzero(count), mean[count > 0])
-    return np.maximum(mean, 1e-6 * mean.max())
-
-
-def on_grid(profile: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The radial spectrum at every coefficient, (Y, X), its logarithm interpolated."""
-    at = radii(shape) / np.sqrt(0.5) * len(profile) - 0.5
-    return np.exp(np.interp(at, np.arange(len(profile)), np.log(profile)))

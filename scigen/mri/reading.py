@@ -1,6 +1,5 @@
 """Opening scans, which have a k-space, and anatomies, which are images: one file, a folder, a glob, in any format."""
 
-import glob
 import logging
 import zipfile
 from collections.abc import Sequence
@@ -10,23 +9,21 @@ import numpy as np
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.io.archive import PARTIAL
 from scigen.io.blocks import reading
-from scigen.io.opening import NETCDF, is_zarr, open_raw
-from scigen.mri import fastmri
-from scigen.mri.checks import IMAGE, arranged, assemble, check_scans, recentred
-from scigen.mri.fourier import ifft2c
+from scigen.io.opening import open_raw
+from scigen.mri import fastmri, rawdata
+from scigen.mri.centring import recentred
+from scigen.mri.checks import check_scans
+from scigen.mri.finding import find
+from scigen.mri.layout import IMAGE, arranged, assemble
 from scigen.mri.nifti import is_nifti, read_nifti, stem_of
+from scigen.mri.pairs import PARTS, merged
+from scigen.mri.retrospective import combined, complete
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (*fastmri.SUFFIXES, ".npy", ".npz", *NETCDF, ".zarr", ".nii", ".nii.gz")
-
 EMPTY = 0.01
 """Energy of a slice over that of the strongest in its volume below which it is nearly without signal."""
-
-PARTS = ("_re", "_im")
-"""Ends of the names of the two variables that a complex one is in netCDF."""
 
 ARRAYS = ("kspace", "mask", "sens_maps", "noise_std", "image")
 """What a .npz file may hold."""
@@ -41,11 +38,12 @@ def open_scans(
 ) -> xr.Dataset:
     """Open scans and check them, see `scigen.mri.checks.check_scans`.
 
-    HDF5 of fastMRI, zarr stores and netCDF files of the scan layout (complex variables as pairs such as `kspace_re` and
-    `kspace_im`, or complex in zarr), .npy of a k-space, .npz with `kspace` and optionally `mask`, `sens_maps`,
-    `noise_std` and `image` are known. All are read whole. Files with fewer coils than others get coils without maps and
-    signal. Where a file of fastMRI is fully sampled, `image` is the combination Σ conj(S) F⁻¹k, which has a phase;
-    elsewhere it is the file's own magnitude. The attribute `image` says which: complex or magnitude.
+    HDF5 of fastMRI, ISMRMRD raw data, zarr stores and netCDF files of the scan layout (complex variables as pairs such
+    as `kspace_re` and `kspace_im`, or complex in zarr), .npy of a k-space, .npz with `kspace` and optionally `mask`,
+    `sens_maps`, `noise_std` and `image` are known. All are read whole. Files with fewer coils than others get coils
+    without maps and signal. Where a file of fastMRI or ISMRMRD is fully sampled, `image` is the combination
+    Σ conj(S) F⁻¹k, which has a phase; elsewhere it is the file's own magnitude. The attribute `image` says which:
+    complex or magnitude.
 
     Args:
         path: a file or store, a folder, a glob, or a list of them.
@@ -64,9 +62,8 @@ def open_scans(
         ds = _read_scan(file, layout)
         if not fft_centred:
             ds = recentred(ds)
-        complete = file.suffix.lower() in fastmri.SUFFIXES
         ds = check_scans(ds, repair)
-        parts.append(_with_truth(ds) if complete else ds)
+        parts.append(_with_truth(ds) if file.suffix.lower() in rawdata.SUFFIXES else ds)
     return _joined(parts, "kspace")
 
 
@@ -103,8 +100,8 @@ def is_scan(path: str | Path | Sequence[str | Path]) -> bool:
     suffix = file.suffix.lower()
     if is_nifti(file):
         return False
-    if suffix in fastmri.SUFFIXES:
-        return fastmri.is_kspace(file)
+    if suffix in rawdata.SUFFIXES:
+        return rawdata.is_raw(file) or fastmri.is_kspace(file)
     if suffix == ".npz":
         with reading(str(file)), zipfile.ZipFile(file) as archive:
             return "kspace.npy" in archive.namelist()
@@ -115,93 +112,14 @@ def is_scan(path: str | Path | Sequence[str | Path]) -> bool:
     return bool({"kspace", "kspace_re"} & set(map(str, open_raw(file, None).data_vars)))
 
 
-def find(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files and stores that are meant, in the order of their names.
-
-    Raises:
-        UserError: if nothing is there, a file is meant twice, two have one stem, or one is of an unknown kind.
-    """
-    if isinstance(path, str | Path):
-        found = _find(Path(path).expanduser())
-    else:
-        found = [f for part in path for f in _find(Path(part).expanduser())]
-    stems: dict[str, Path] = {}
-    for file in found:
-        if not _known(file):
-            raise UserError(f"{file}: scans and images do not come in this format, expected {', '.join(SUFFIXES)}.")
-        if stems.setdefault(stem_of(file), file) != file or found.count(file) > 1:
-            raise UserError(
-                f"{stems[stem_of(file)]} and {file} are one subject by their names: name each file once, or rename one."
-            )
-    if not found:
-        raise UserError("path=[] names no file: give a file, a folder, a glob or a list of them.")
-    return found
-
-
-def paired(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset with a pair of real variables, `_re` and `_im`, for each complex one, as netCDF needs it."""
-    out = ds
-    for name, array in ds.data_vars.items():
-        if array.dtype.kind == "c":
-            out = out.drop_vars(str(name)).assign({f"{name}{PARTS[0]}": array.real, f"{name}{PARTS[1]}": array.imag})
-    return out
-
-
-def merged(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset with a complex variable for each pair of `_re` and `_im`.
-
-    Raises:
-        UserError: if one of a pair is missing.
-    """
-    out = ds
-    for name in map(str, ds.data_vars):
-        if name.endswith(PARTS):
-            stem = name[: -len(PARTS[0])]
-            lacking = [f"{stem}{p}" for p in PARTS if f"{stem}{p}" not in ds]
-            if lacking:
-                raise UserError(f"{ds.encoding.get('source', 'The dataset')} has {name}, but no {lacking[0]}: add it.")
-            if stem not in out:
-                real, imag = ds[f"{stem}{PARTS[0]}"], ds[f"{stem}{PARTS[1]}"]
-                both = np.empty(real.shape, np.complex64)
-                both.real, both.imag = real.values, imag.transpose(*real.dims).values
-                out = out.drop_vars([f"{stem}{p}" for p in PARTS]).assign({stem: (real.dims, both)})
-    return out
-
-
-def _find(path: Path) -> list[Path]:
-    """What one path stands for."""
-    if path.name.endswith(PARTIAL):
-        raise UserError(f"{path} is an unfinished output: run the command that makes it again.")
-    if path.is_dir() and not is_zarr(path):
-        inside = sorted(path.iterdir())
-        found = [p for p in inside if _known(p)]
-        if not found:
-            held = ", ".join(p.name for p in inside[:5]) or "nothing"
-            raise UserError(f"{path} is a folder without scans; it holds {held}. Expected {', '.join(SUFFIXES)}.")
-        return found
-    if path.exists():
-        return [path]
-    found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if not p.endswith(PARTIAL)]
-    if not found:
-        beside = sorted(p.name for p in path.parent.iterdir() if _known(p))[:5] if path.parent.is_dir() else []
-        what = f"the folder holds {', '.join(beside) or 'no scan'}" if path.parent.is_dir() else "nor is its folder"
-        raise UserError(f"{path} is not there: {what}.")
-    return found
-
-
-def _known(path: Path) -> bool:
-    """Whether a file or store is of a known kind."""
-    if path.is_dir():
-        return is_zarr(path)
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-
-
 def _read_scan(path: Path, layout: str | None) -> xr.Dataset:
     """One file or store, not checked."""
     suffix = path.suffix.lower()
     if is_nifti(path):
         raise UserError(f"{path} is NIfTI, which holds images and no k-space: simulate scans of it.")
-    if suffix in fastmri.SUFFIXES:
+    if rawdata.is_raw(path):
+        return rawdata.read_ismrmrd(path)
+    if suffix in rawdata.SUFFIXES:
         return fastmri.read_fastmri(path, layout)
     if suffix in (".npy", ".npz"):
         arrays = _load(path, "kspace")
@@ -229,7 +147,7 @@ def _read_anatomy(path: Path) -> xr.Dataset:
         if "image" not in arrays:
             raise UserError(f"{path} has no array 'image': it has {', '.join(arrays) or 'none'}.")
         image = arrays["image"]
-    elif suffix in fastmri.SUFFIXES:
+    elif suffix in rawdata.SUFFIXES:
         raise UserError(f"{path} is HDF5 without a k-space: give images as NIfTI, .npy, zarr or netCDF.")
     else:
         ds = _stored(path)
@@ -299,15 +217,9 @@ def _stored(path: Path) -> xr.Dataset:
 
 
 def _with_truth(ds: xr.Dataset) -> xr.Dataset:
-    """A scan of fastMRI with the combination of its coils as `image`, if every line that there is was sampled."""
-    lines: np.ndarray = ds["mask"].values.max(1)  # (slice, kx)
-    count = lines.sum(1)
-    first, last = lines.argmax(1), lines.shape[1] - lines[:, ::-1].argmax(1)
-    width = lines.shape[1]
-    symmetric = np.abs(first - (width - last)).max() <= width // 16  # else it is partial Fourier
-    if (count == last - first).all() and count.min() > width / 2 and symmetric and ds["mask"].values.any(2).all():
-        combined = (ds["sens_maps"].values.conj() * ifft2c(ds["kspace"].values)).sum(1).astype(np.complex64)
-        return ds.assign(image=(IMAGE, combined)).assign_attrs(image="complex")
+    """A scan with the combination of its coils as `image`, if every line that there is was sampled."""
+    if complete(ds["mask"].values).all():
+        return ds.assign(image=(IMAGE, combined(ds))).assign_attrs(image="complex")
     return ds.assign_attrs(image="magnitude") if "image" in ds else ds
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from scigen.metrics.report import reference
-from scigen.mri.metrics import ALL, OBJECT
+from scigen.mri.metrics import ALL
+from scigen.mri.statistics import OBJECT
 from scigen.plots.style import labelled
 from scigen.plots.table import NOTHING, Cell, Column, Table, interval, number, text
 
@@ -104,7 +105,8 @@ def _calibration(report: xr.Dataset) -> Table:
 
 
 def _consistency(report: xr.Dataset) -> Table:
-    """Whether the measurement is kept, and where the spread lies."""
+    """Whether the measurement is kept, where the spread lies, and whether lines that were kept back are foretold."""
+    audited = "held_ratio" in report
     columns = [
         CONTENDER,
         CALLS,
@@ -115,6 +117,10 @@ def _consistency(report: xr.Dataset) -> Table:
         Column("sampled", "spread/error at sampled frequencies, rms [% of the volume's maximum]"),
         Column("unsampled", "spread/error at frequencies that were not sampled, likewise: what the data leave open"),
     ]
+    if audited:
+        columns.append(
+            Column("held-out lines", "‖y − A x̄‖² at measured lines kept back, over what spread and noise predict; 1")
+        )
     rows = [
         [
             text(model),
@@ -124,15 +130,18 @@ def _consistency(report: xr.Dataset) -> Table:
             number(100 * float(one["within"]), 3),
             number(100 * float(one["residual"]), 3),
             *(_pair(one, key) for key in ("sampled", "unsampled")),
+            *([interval(one["held_ratio"].values)] if audited else []),
         ]
         for model, one in _each(report)
     ]
-    return Table(
-        "Consistency with the data",
-        columns,
-        rows,
-        ["Consistency says nothing on what was not measured: it is no proof that a structure is real."],
-    )
+    notes = ["Consistency says nothing on what was not measured: it is no proof that a structure is real."]
+    if audited:
+        notes.append(
+            f"Held-out lines: {report.attrs['held_share']:.0%} of the lines outside the calibration region of"
+            f" {report.attrs['held_slices']} slices were kept from the reconstruction. Above 1 an ensemble is too sure"
+            " of them, or wrong; an answer of one member has no spread, so that only the noise is expected of it."
+        )
+    return Table("Consistency with the data", columns, rows, notes)
 
 
 def _groups(report: xr.Dataset) -> Table:

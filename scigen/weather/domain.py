@@ -13,8 +13,10 @@ import torch
 import xarray as xr
 
 from scigen.core import addressed
+from scigen.core.bundle import Bundle
 from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
+from scigen.core.ledger import Ledger
 from scigen.core.mean import ConditionalMean
 from scigen.errors import UserError
 from scigen.io.archive import fingerprint
@@ -26,6 +28,7 @@ from scigen.weather import metrics, plots, tables
 from scigen.weather.area import cell_weights
 from scigen.weather.data import Grid, Pair, find_variables, open_pair, split_times
 from scigen.weather.exact import Posterior
+from scigen.weather.ledger import ledgers
 from scigen.weather.normalise import make_codec, residual_codec
 from scigen.weather.physics import DownscalingCodec
 from scigen.weather.synth import GAUSSIAN, VARIABLES, Law, make
@@ -185,6 +188,13 @@ class Weather(Domain):
         known = list(codec.inputs) == list(codec.variables) and set(codec.variables) <= set(GAUSSIAN)
         known = known and all(t.linear for t in codec.transforms.values())
         return Posterior(law, codec) if whole and known else None
+
+    def ledger(
+        self, codec: Codec, split: Split, teacher: Bundle, student: Bundle, samples: Mapping[str, xr.Dataset]
+    ) -> dict[str, Ledger] | None:
+        """Where the student's spread comes from, on the synthetic climate."""
+        posterior = self._posterior(codec, split)
+        return None if posterior is None else ledgers(posterior, teacher, student, samples)
 
     def evaluate(self, truth: xr.Dataset, samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
         """Fair CRPS, spread, ranks, coverage, spectra, tails and conservation of every contender."""

@@ -23,6 +23,7 @@ from scigen.weather.conserve import scale_blocks
 from scigen.weather.data import Grid, orientation, sample_times, to_coarse
 from scigen.weather.features import check_features, clock, in_block, place, sun
 from scigen.weather.operators import BlockMean, Interpolation
+from scigen.weather.region import cells_within
 from scigen.weather.relocation import place_static
 from scigen.weather.transforms import Transform, default, transform
 from scigen.weather.window import Window
@@ -95,6 +96,7 @@ class DownscalingCodec(Codec):
             n: (transforms or {}).get(n) or default(n, str(a.get("units", "")))
             for n, a in {**self.inputs, **self._variables}.items()
         }
+        self._origin = (0, 0)
         self.static = {name: np.asarray(field, dtype=np.float32) for name, field in static.items()}
         self.statistics = statistics
         self.features = check_features(features)
@@ -139,6 +141,11 @@ class DownscalingCodec(Codec):
     def periodic(self) -> tuple[bool, ...]:
         """Columns of a global grid close, rows never."""
         return False, self.grid.closes
+
+    @property
+    def origin(self) -> tuple[int, ...]:
+        """Row and column of the first cell in the region that this one is a part of."""
+        return self._origin
 
     @property
     def measured(self) -> Operator | None:
@@ -236,6 +243,14 @@ class DownscalingCodec(Codec):
         grid, fields = place_static(static, self.grid, self.factor, list(self.static))
         return self.like(grid=grid, static=fields)
 
+    def within(self, region: Mapping[str, Any]) -> "DownscalingCodec":
+        """The codec of a part of the region, whole blocks, whose noise is the region's own."""
+        rows, columns = cells_within(self.grid, self.factor, region)
+        static = {name: field[rows][:, columns] for name, field in self.static.items()}
+        part = self.like(grid=self.grid.take(rows, columns), static=static)
+        part._origin = (self._origin[0] + int(rows[0]), self._origin[1] + int(columns[0]))
+        return part
+
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> Layout:
         """Times of the inputs on the fine grid; rows and longitudes run as the archive's do, if one is given."""
         time = self._time(inputs)
@@ -253,6 +268,19 @@ class DownscalingCodec(Codec):
         names = list(self._variables)
         kept = [names[i] for i in sorted(self._held + self._scaled)]
         return {"scigen_factor": self.factor, "scigen_conserved": " ".join(kept)}
+
+    @property
+    def purpose(self) -> dict[str, Any]:
+        """Downscaling for research."""
+        return {
+            "use": "Ensembles of fine fields given coarse ones, of the region, variables and season it was trained on.",
+            "not": "Warnings and decisions on safety without a forecaster; climates far from the training period.",
+            "limits": [
+                "Times are sampled one by one: members have no continuity in time.",
+                "Extremes rarer than the training period holds are extrapolated.",
+                "What the truth of the archive lacks (its resolution, its errors), the members lack as well.",
+            ],
+        }
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Grid, variables, transforms as JSON; static fields, statistics and a mean's weights as arrays."""

@@ -20,6 +20,7 @@ from scigen.core.sampling import Sampling
 from scigen.core.streaming import archive_stream
 from scigen.errors import UserError
 from scigen.workflows.autoencoder import with_autoencoder
+from scigen.workflows.baseline import baseline
 from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil, stem
 from scigen.workflows.folder import alone, claim, digest
@@ -102,12 +103,14 @@ def _stages(
         Console().print(f"Teacher: {path}", soft_wrap=True)
         return path
     student, stages = distil(cfg, data, teacher, folder)
+    rival = baseline(cfg, data, domain.name, folder) if cfg.baseline else None
     stage = stages[-1]
     limits = cfg.trainer.limits
     report = judge(
         domain, data, teacher, student, stage, seed=cfg.seed, batch=cfg.batch,
         samples=min(cfg.samples, limits.samples or cfg.samples),
         members=min(cfg.members, limits.members or cfg.members), logs=[s / "training.csv" for s in stages],
+        baseline=rival,
     )  # fmt: skip
     Console().print(f"Student: {stage / 'student.safetensors'}\nReport:  {report}", soft_wrap=True)
     return report
@@ -161,7 +164,8 @@ def _limit(cfg: DictConfig) -> None:
     """Apply the trainer's upper bounds on steps and pairs."""
     limits = cfg.trainer.limits
     if limits.steps is not None:
-        for stage in (cfg.teaching, cfg.method, *cfg.then.values(), *([cfg.autoencoder] if cfg.autoencoder else [])):
+        others = [stage for stage in (cfg.autoencoder, cfg.baseline) if stage]
+        for stage in (cfg.teaching, cfg.method, *cfg.then.values(), *others):
             stage.training.steps = min(stage.training.steps, limits.steps)
     for method in (cfg.method, *cfg.then.values()):
         if limits.pairs is not None and "pairs" in method:

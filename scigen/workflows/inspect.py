@@ -1,5 +1,6 @@
 """The verb inspect: what scigen sees in a bundle or an archive."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -44,3 +45,25 @@ def run(cfg: DictConfig) -> None:
     known = {own: name for name, own in recognise(ds).items()}
     for label, words in describe(ds, known):
         show(label, words)
+    if cfg.bundle is not None:
+        for label, words in fits(cfg.bundle, cfg.path):
+            show(label, words)
+
+
+def fits(bundle: str, path: str) -> Iterator[tuple[str, str]]:
+    """What a bundle takes of an archive and makes of it.
+
+    Raises:
+        UserError: if the archive does not fit; the message says how.
+    """
+    from scigen.core.bundle import load
+
+    model = load(bundle)
+    archive = model.codec.open(path)
+    inputs = model.codec.prepare(archive)
+    layout = model.codec.layout(inputs, archive)
+    first, *space = layout.dims
+    yield "bundle", repr(model)
+    yield "takes", ", ".join(f"{n} [{v.attrs.get('units', '?')}]" for n, v in inputs.data_vars.items() if first in v.dims)
+    shape = " × ".join(f"{d} {layout.coords.sizes[d]}" for d in space)
+    yield "makes", f"{', '.join(model.codec.variables)} for {layout.coords.sizes[first]} samples ({first}), on {shape}"

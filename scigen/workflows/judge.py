@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from rich.console import Console
 
 from scigen.core.bundle import Bundle, versions
 from scigen.core.domain import Data, Domain, Split
-from scigen.io.write import SampleWriter
+from scigen.io.archive import fingerprint
+from scigen.io.plan import extent
+from scigen.io.store import EnsembleStore
 from scigen.plots.panels import training_curves
 from scigen.plots.report import write_report
 from scigen.plots.style import canvas, save
@@ -26,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def judge(
     domain: Domain, data: Data, teacher: Bundle, student: Bundle, folder: Path, *,
-    samples: int, members: int, seed: int, batch: int, logs: Sequence[Path] = (),
+    samples: int, members: int, seed: int, batch: int, logs: Sequence[Path] = (), baseline: Bundle | None = None,
 ) -> Path:  # fmt: skip
     """Sample the exact law, teacher, teacher at the student's calls, student and baselines; judge; write the report.
 
@@ -41,6 +44,7 @@ def judge(
         seed: of each ensemble.
         batch: rows of a compute batch.
         logs: training.csv of the student's stages.
+        baseline: a network that estimates the mean, judged as one member.
 
     Returns:
         Path of report.html; metrics.json lies beside it.
@@ -57,16 +61,28 @@ def judge(
         ensembles["exact law"] = archive(
             folder.parent / "samples" / "exact.zarr", student, split, members, attrs, exact
         )
-    runs = [(teacher, len(teacher.sampling.sigmas))]
-    runs += [(b, n) for n in student.sampling.own_steps for b in (teacher, student)]
-    for bundle, steps in runs:
-        name = f"{bundle.role}, {steps} step{'s' if steps > 1 else ''}"
-        home = (folder.parent if bundle.role == "teacher" else folder) / "samples"
-        path = home / f"{name.replace(', ', '-').replace(' ', '-')}-{bundle.sampling.sampler}.zarr"
-        ensembles[name] = ensemble(bundle, name, split, members, seed, steps, batch, path)
-    for name, ds in domain.baselines(codec, split).items():
-        ensembles[name] = ds.assign_attrs(scigen_role="baseline", scigen_nfe=0)
+    runs = [(teacher, len(teacher.sampling.sigmas), members)]
+    runs += [(b, n, members) for n in student.sampling.own_steps for b in (teacher, student)]
+    runs += [(b, 1, 1) for b in ([baseline] if baseline else [])]
+
+    def answers(own: Split, suffix: str = "") -> dict[str, xr.Dataset]:
+        """Ensembles of all models, and the field's baselines."""
+        found = {}
+        for bundle, steps, count in runs:
+            name = called(bundle, steps)
+            home = (folder if bundle.role == "student" else folder.parent) / "samples"
+            stem = f"{name.replace(', ', '-').replace(' ', '-')}-{bundle.sampling.sampler}{suffix}"
+            found[name] = ensemble(bundle, name, own, count, seed, steps, batch, home / f"{stem}.zarr")
+        for name, ds in domain.baselines(codec, own).items():
+            found[name] = ds.assign_attrs(scigen_role="baseline", scigen_nfe=0)
+        return found
+
+    ensembles |= answers(split)
     report = domain.evaluate(split.truth, ensembles)
+    held = domain.held_out(codec, split, seed)
+    if held is not None:
+        log.info("once more, without a part of what was measured")
+        report = domain.audited(report, split, held, answers(held, "-held-out"))
     logs = [folder.parent / "teacher" / "training.csv", *logs]
     provenance = {
         "data": data.source, "test samples × members": f"{len(index)} × {members}", "seed": seed,
@@ -78,6 +94,14 @@ def judge(
         domain, report, split.truth, ensembles, folder, provenance=provenance, logs=[p for p in logs if p.exists()],
         speeds=speed(teacher, student, split, members, batch, seed), known=domain.known(codec, split),
     )  # fmt: skip
+
+
+def called(bundle: Bundle, steps: int) -> str:
+    """What the report calls a model."""
+    if bundle.role == "baseline":
+        name = bundle.network_class.rsplit(".", 1)[-1]
+        return f"{'U-Net' if name == 'UNet' else name} regression"
+    return f"{bundle.role}, {steps} step{'s' if steps > 1 else ''}"
 
 
 def ensemble(
@@ -102,21 +126,31 @@ def archive(
     blocks: Iterator[tuple[int, np.ndarray]],
 ) -> xr.Dataset:  # fmt: skip
     """Write blocks into a samples archive and open it; one with the same samples and attributes is kept."""
-    layout = bundle.codec.layout(split.inputs)
-    first, names = layout.dims[0], list(bundle.codec.variables)
-    if path.exists():
-        found = xr.open_zarr(path)
-        same = all(found.attrs.get(k) == v for k, v in attrs.items())
-        if same and np.array_equal(found[first], layout.coords[first]):
-            return found
-        found.close()
-    with SampleWriter(
-        path, layout.coords, bundle.codec.variables, members, layout.dims, attrs=attrs, overwrite=True,
-        dtypes=bundle.codec.dtypes,
-    ) as writer:  # fmt: skip
-        for start, block in blocks:
-            writer.write(start, {n: block[:, :, c] for c, n in enumerate(names)})
+    layout, names = bundle.codec.layout(split.inputs), list(bundle.codec.variables)
+    samples, *space = (layout.coords.sizes[d] for d in layout.dims)
+    block, group = extent(samples, members, 4 * len(names) * math.prod(space), 0, together=True)
+    store = EnsembleStore(
+        path, layout.coords, bundle.codec.variables, range(members), layout.dims,
+        identity={**attrs, "samples": fingerprint(split.inputs)}, attrs=attrs, dtypes=bundle.codec.dtypes,
+        block=block, group=group, overwrite=True,
+    )  # fmt: skip
+    if store.left():
+        for item, whole in zip(store.items, regrouped(blocks, [i.stop for i in store.items]), strict=True):
+            store.write(item, {n: whole[:, :, c] for c, n in enumerate(names)})
+    store.finish()
     return xr.open_zarr(path)
+
+
+def regrouped(blocks: Iterator[tuple[int, np.ndarray]], ends: Sequence[int]) -> Iterator[np.ndarray]:
+    """Consecutive blocks of samples as blocks that end at these positions."""
+    held: list[np.ndarray] = []
+    start = 0
+    for end in ends:
+        while sum(len(b) for b in held) < end - start:
+            held.append(next(blocks)[1])
+        whole = np.concatenate(held)
+        yield whole[: end - start]
+        held, start = [whole[end - start :]], end
 
 
 def publish(

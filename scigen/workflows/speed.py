@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from scigen.core.bundle import Bundle
 from scigen.core.domain import Split
-from scigen.io.write import SampleWriter
+from scigen.io.store import EnsembleStore
 
 
 def speed(
@@ -50,10 +51,13 @@ def speed(
         each = batch // count
         layout = codec.layout(inputs)
         with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "speed.zarr"
-            with SampleWriter(path, layout.coords, codec.variables, each, layout.dims, dtypes=codec.dtypes) as writer:
-                for start, block in bundle.blocks(inputs, each, seed=seed, steps=steps, batch=each * count):
-                    writer.write(start, {n: block[:, :, c] for c, n in enumerate(codec.variables)})
+            store = EnsembleStore(
+                Path(place) / "speed.zarr", layout.coords, codec.variables, range(each), layout.dims, identity={},
+                dtypes=codec.dtypes, block=count, group=each,
+            )  # fmt: skip
+            blocks = bundle.blocks(inputs, each, seed=seed, steps=steps, batch=each * count)
+            fields = np.concatenate([block for _, block in blocks])
+            store.write(store.items[0], {n: fields[:, :, c] for c, n in enumerate(codec.variables)})
 
     def seconds(work: Callable[[Bundle, int | None], None], bundle: Bundle, steps: int | None, times: int) -> float:
         spent = []

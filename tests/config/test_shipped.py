@@ -9,7 +9,7 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from scigen.cli import VERBS
+from scigen.cli import VERBS, named
 from scigen.config import compose, config_dir
 from scigen.config.tree import MISSING, options, read_option, read_page
 
@@ -41,7 +41,7 @@ def test_an_example_composes_as_a_shell_reads_it(example: str) -> None:
     bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", example)
     assert not set("[]{}*?()<>|&;!$#~") & set(bare), "quote what the shell would take for itself"
     _, verb, *words = shlex.split(example)
-    compose(verb, words)
+    compose(verb, named(verb, words))
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -108,8 +108,6 @@ def test_path_that_is_not_there_names_the_closest(tmp_path: Path) -> None:
         open_archive(tmp_path / "else" / "deeper" / "a.nc")
     with pytest.raises(UserError, match=r"Nothing matches .*x\*\.nc.*holds era5\.nc"):
         open_archive(tmp_path / "x*.nc")
-    with pytest.raises(UserError, match="not a local path"):
-        open_archive("s3://bucket/a.zarr")
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import pytest
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.mri import checks
-from scigen.mri.checks import arranged, assemble, canonical_mask, check_scans, estimate_noise, recentred
+from scigen.mri import receivers
+from scigen.mri.centring import recentred
+from scigen.mri.checks import check_scans
 from scigen.mri.fourier import fft2c
+from scigen.mri.layout import arranged, assemble, canonical_mask
+from scigen.mri.receivers import estimate_noise
 
 S, C, H, W = 2, 3, 36, 27
 SIGMA = 0.01
@@ -224,9 +227,6 @@ def test_one_coil_has_a_map_of_ones() -> None:
 
 
 def test_maps_are_estimated_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
     seen: list[tuple[int, ...]] = []
 
     def estimate(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -234,9 +234,7 @@ def test_maps_are_estimated_where_there_are_none(monkeypatch: pytest.MonkeyPatch
         seen.append(kspace.shape)
         return np.full(kspace.shape, 1 / np.sqrt(len(kspace)), np.complex64)
 
-    module = types.ModuleType("scigen.mri.coils")
-    module.estimate = estimate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "scigen.mri.coils", module)
+    monkeypatch.setattr("scigen.mri.receivers.estimate", estimate)
     out = check_scans(damaged(put("kspace", (1, 2), 0), without=("sens_maps",)))
     assert seen == [(3, H, W), (2, H, W)]
     assert not out["sens_maps"].values[1, 2].any()
@@ -244,7 +242,7 @@ def test_maps_are_estimated_where_there_are_none(monkeypatch: pytest.MonkeyPatch
     def fail(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
         raise UserError("no calibration region")
 
-    module.estimate = fail  # type: ignore[attr-defined]
+    monkeypatch.setattr("scigen.mri.receivers.estimate", fail)
     with pytest.raises(UserError, match=r"knee.h5, slice knee/0: no calibration region"):
         check_scans(scan().drop_vars("sens_maps"))
 
@@ -391,4 +389,4 @@ def test_arrays_that_do_not_fit(given: dict[str, np.ndarray], message: str) -> N
 def test_the_factor_of_the_median_is_that_of_the_normal_distribution() -> None:
     import scipy.stats
 
-    assert pytest.approx(scipy.stats.norm.ppf(0.75)) == checks.MAD
+    assert pytest.approx(scipy.stats.norm.ppf(0.75)) == receivers.MAD

@@ -1,13 +1,11 @@
-"""What cannot be learnt from is refused."""
+"""Scans and images become splits."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from scigen.errors import UserError
 from scigen.mri import synth
 from scigen.mri.domain import Mri
-from scigen.mri.fourier import fft2c
 
 
 @pytest.fixture
@@ -23,13 +21,3 @@ def test_undersampled_scans_are_split_by_subject(scans, tmp_path):
     data = Mri(str(tmp_path / "scans.zarr"), split=(1, 1, 1)).open(tmp_path)
     assert [len(s.inputs["slice"]) for s in (data.train, data.validation, data.test)] == [2, 2, 2]
     assert "kspace" in data.test.truth and "kspace" not in data.train.truth
-
-
-def test_fully_sampled_scans_leave_nothing_to_learn(scans, tmp_path):
-    image = scans["image"].values
-    whole = scans.assign(
-        kspace=(scans["kspace"].dims, fft2c(image)[:, None].astype(np.complex64)), mask=xr.ones_like(scans["mask"])
-    )
-    whole.to_zarr(tmp_path / "scans.zarr", consolidated=False)
-    with pytest.raises(UserError, match="fully sampled, which leaves nothing"):
-        Mri(str(tmp_path / "scans.zarr")).open(tmp_path)

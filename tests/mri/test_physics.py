@@ -12,7 +12,8 @@ from scigen.errors import UserError
 from scigen.mri import synth
 from scigen.mri.domain import parts_of
 from scigen.mri.operator import Measured, fft2c
-from scigen.mri.physics import ReconstructionCodec, fitted, on_grid, radial_profile, truth_of
+from scigen.mri.physics import ReconstructionCodec, fitted, truth_of
+from scigen.mri.spectrum import on_grid, radial_profile
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_every_member_fits_its_data_as_the_truth_does(scans, codec):
     np.testing.assert_allclose(chi, 1, atol=2e-3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReconstructionCodec, "settled", lambda self, x, condition: x)
-        made = bundle.sample(scans.drop_vars("image"), members=4, seed=0)
+        made = bundle.sample(scans.drop_vars("image"), members=4, seed=0).load()
     chi = chi_squares(scans, made["image_re"].values + 1j * made["image_im"].values)
     assert np.abs(chi - 1).max() > 0.05
 

@@ -9,9 +9,12 @@ import pytest
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.mri.checks import assemble, check_scans
+from scigen.mri.checks import check_scans
+from scigen.mri.finding import find
 from scigen.mri.fourier import fft2c
-from scigen.mri.reading import find, is_scan, merged, open_anatomy, open_scans, paired
+from scigen.mri.layout import assemble
+from scigen.mri.pairs import merged, paired
+from scigen.mri.reading import is_scan, open_anatomy, open_scans
 
 REAL = os.environ.get("SCIGEN_TEST_DATA")
 real = pytest.mark.skipif(REAL is None, reason="SCIGEN_TEST_DATA is not set")

@@ -18,6 +18,7 @@ TINY = [
     "trainer.limits={steps: 4, pairs: 8, samples: 4, members: 3}", "trainer.checkpoint_every=2",
     "validation={samples: 2, members: 2}", "teaching.training.batch=4", "method.training.batch=4",
     "+teaching.training.snapshots=1", "+method.training.snapshots=1",
+    "baseline.training.batch=4", "+baseline.training.snapshots=1",
 ]  # fmt: skip
 
 
@@ -37,8 +38,26 @@ def test_the_report_judges_everybody(fitted):
     numbers = json.loads((stage / "metrics.json").read_text())["models"]
     assert {"zero-filled", "CG-SENSE", "Gaussian prior", "total variation"} < set(numbers)
     assert {m["all"]["role"] for m in numbers.values()} == {"teacher", "student", "baseline"}
+    network = numbers["U-Net regression"]["all"]
+    assert (network["nfe"], network["members"], network["role"]) == (1, 1, "baseline")
+    assert all(m["all"]["held_out"]["residual"] > 0 for m in numbers.values())
     page = (stage / "report.html").read_text()
     assert "esearch use only" in page and "PSNR" in page
+
+
+def test_the_baseline_gives_one_answer_and_is_not_trained_again(fitted):
+    home, _ = fitted
+    (path,) = (home / "r").glob("baseline-*/baseline.safetensors")
+    heads = synth.make(size=32, subjects=1, slices=2, seed=9)
+    scans = synth.scan(heads["image"].values, [str(s) for s in heads["slice"].values], 3, most=4).drop_vars("mask_kind")
+    bundle = load(path)
+    made = bundle.sample(scans, members=2, seed=0)["image_re"].values
+    assert np.array_equal(made[:, 0], made[:, 1]) and bundle.role == "baseline" and bundle.nfe() == 1
+    before = path.stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["fit", *TINY, "run=r"]) == 0
+    assert path.stat().st_mtime_ns == before
 
 
 def test_scans_without_a_target_are_sampled(fitted, tmp_path, monkeypatch):

@@ -75,6 +75,15 @@ def test_inspect_tells_bundles_and_archives(inside, capsys):
     assert "known as u10, 0 % missing" in capsys.readouterr().out
 
 
+def test_inspect_says_what_a_bundle_takes_of_an_archive(inside, tmp_path, capsys):
+    assert main(["inspect", str(inside.archive), f"bundle={inside.student}"]) == 0
+    shown = capsys.readouterr().out
+    assert "takes        t2m [K], u10" in shown and "240 samples (time), on latitude 16 × longitude 16" in shown
+    xr.Dataset({"t2m": ("x", [1.0])}).to_netcdf(tmp_path / "other.nc")
+    assert main(["inspect", str(tmp_path / "other.nc"), f"bundle={inside.student}"]) == 2
+    assert "No dimension is known as Y" in capsys.readouterr().err
+
+
 def test_synth_writes_the_default_data_once(inside, tmp_path, capsys):
     synth = "data.synth={size: 8, times: 20, step_hours: 6, seed: 1}"
     words = ["domain=weather", synth, f"output={tmp_path / 'a.zarr'}"]
@@ -109,14 +118,18 @@ def test_mistakes_get_one_line_and_leave_no_output(inside, tmp_path, capsys, wor
     assert main(["sample", "batch=8", *(w.format(**names) for w in words)]) == 2
     shown = capsys.readouterr().err.replace("\n", " ")
     assert message in shown and "Traceback" not in shown
-    assert not (tmp_path / "out.zarr").exists()
+    if (tmp_path / "out.zarr").exists():  # what is wrong within the input is found when it is read
+        with xr.open_zarr(tmp_path / "out.zarr") as left:
+            assert left.attrs["scigen_complete"] == 0 and np.isnan(left["t2m"]).all()
 
 
 def test_an_existing_output_is_kept_unless_told(inside, tmp_path, capsys):
     words = [f"bundle={inside.student}", f"input={inside.archive}", "time=2015-01-02", "members=2", "batch=8"]
     words.append(f"output={tmp_path}/o.zarr")
     assert main(["sample", *words]) == 0
-    assert main(["sample", *words]) == 2
+    assert main(["sample", *words]) == 0  # there is nothing left to do
+    assert main(["sample", *words, "seed=9"]) == 2
+    assert "seed: there 0, asked for 9" in capsys.readouterr().err
     assert main(["sample", *words, "overwrite=true", "seed=9"]) == 0
     assert xr.open_zarr(tmp_path / "o.zarr").attrs["scigen_seed"] == 9
 

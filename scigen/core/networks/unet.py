@@ -41,6 +41,39 @@ def unfold(x: Tensor, patch: int) -> Tensor:
     return h.reshape(*h.shape[:2], *[patch * n for n in x.shape[2:]])
 
 
+class Linear(nn.Linear):
+    """y = W x + b of rows whose results do not depend on their place in the batch.
+
+    Matrix products treat the rows and inputs that are left over after multiples of four apart; here none are left over.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, K) to (B, out)."""
+        rows, inputs = -len(x) % 8, -x.shape[1] % 8
+        weight = functional.pad(self.weight, (0, inputs)) if inputs else self.weight
+        return functional.linear(functional.pad(x, (0, inputs, 0, rows)), weight, self.bias)[: len(x)]
+
+
+def silu(x: Tensor) -> Tensor:
+    """x / (1 + e⁻ˣ) of (B, …), the same bits wherever in the batch a row stands.
+
+    On CPUs what is left over after whole vectors takes another exponential, at the end of each thread's share. Where
+    something is left over, rows go one by one.
+    """
+    shares = min(torch.get_num_threads(), -(-x.numel() // 2**15))  # of torch's elementwise loops
+    if x.device.type != "cpu" or x.numel() % (64 * max(shares, 1)) == 0:
+        return functional.silu(x)
+    return torch.cat([functional.silu(row) for row in x.split(1)])
+
+
+class SiLU(nn.Module):
+    """`silu` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) to the same shape."""
+        return silu(x)
+
+
 class PixelNorm(nn.Module):
     """x / rms over the channels of each pixel, with a learned gain a channel."""
 
@@ -79,7 +112,7 @@ class Block(nn.Module):
         self.norm1, self.norm2 = PixelNorm(channels_in), PixelNorm(channels_out)
         self.conv1 = PaddedConv(channels_in, channels_out, periodic)
         self.conv2 = PaddedConv(channels_out, channels_out, periodic, gain=0.1)
-        self.film = nn.Linear(embedding, 2 * channels_out)
+        self.film = Linear(embedding, 2 * channels_out)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
         self.dropout = nn.Dropout(dropout)
@@ -88,8 +121,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x (B, C_in, *S), embedding (B, E) to (B, C_out, *S)."""
         scale, shift = self.film(embedding).reshape(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-        h = self.conv1(functional.silu(self.norm1(x)))
-        h = functional.silu(self.norm2(h) * (1 + scale) + shift)
+        h = self.conv1(silu(self.norm1(x)))
+        h = silu(self.norm2(h) * (1 + scale) + shift)
         return self.skip(x) + self.conv2(self.dropout(h))
 
 
@@ -148,7 +181,7 @@ class UNet(nn.Module):
             "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
         )
         self.embed = nn.Sequential(
-            nn.Linear(2 * 16 + condition_scalars, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+            Linear(2 * 16 + condition_scalars, embedding), SiLU(), Linear(embedding, embedding), SiLU()
         )
         self.stem = PaddedConv((channels + condition_fields) * patch**space, widths[0], axes)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -218,7 +251,7 @@ class UNet(nn.Module):
             h = torch.cat([self.grow[i](h), skips[i]], dim=1)
             for block in self.up[i].children():
                 h = block(h, embedding)
-        out = unfold(self.head(functional.silu(self.norm(h))), self.patch)
+        out = unfold(self.head(silu(self.norm(h))), self.patch)
         return out[(slice(None), slice(None), *[slice(n) for n in size])]
 
     def _pad(self, x: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from scigen.core.denoise import DenoiserModule
 from scigen.core.mean import ConditionalMean
 from scigen.core.methods.base import Batch
-from scigen.core.methods.mean import MeanRegression, folds
+from scigen.core.methods.mean import DirectMean, MeanRegression, folds
+from scigen.core.sample import mean
 from scigen.errors import UserError
 
 
@@ -77,3 +79,36 @@ def test_without_folds_the_spread_of_residuals_is_underestimated():
     kept = n - n // 10
     assert np.mean(outside) == pytest.approx(1 + p / (kept - p - 1), rel=0.05)
     assert np.mean(outside) > np.mean(new) > 2 * np.mean(inside)
+
+
+class Direct(DenoiserModule):
+    """D = a · fields + x, of which the sample would show at once, and half of it is a second prediction."""
+
+    sigma_data = 1.0
+
+    def __init__(self, gain: float):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain, dtype=torch.float64))
+
+    def forward(self, x, sigma, condition=None, to=None):
+        assert (sigma == 3).all()
+        return x + self.gain * condition["fields"]
+
+    def predictions(self, x, sigma, condition=None, to=None):
+        whole = self(x, sigma, condition)
+        return [(0.8, whole), (0.2, whole / 2)]
+
+
+def test_the_baseline_learns_the_mean_without_a_sample_and_gives_it_in_one_call():
+    """x = 0.7 c + noise: the loss 0.8 (a − 0.7)² + 0.2 (a/2 − 0.7)² has its minimum at 0.63 / 0.85."""
+    c, e = torch.randn(2, 20000, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    best = (0.8 * 0.7 + 0.1 * 0.7) / (0.8 + 0.05)
+    slopes = []
+    for gain in (best - 0.1, best, best + 0.1):
+        method = DirectMean(Direct(gain), 3.0)
+        loss = method.loss("student", Batch(0.7 * c + e, {"fields": c}))["loss"]
+        slopes.append(float(torch.autograd.grad(loss, method.student.gain)[0]))
+    assert slopes[0] < -0.15 and slopes[2] > 0.15 and abs(slopes[1]) < 0.02
+    starts = 3 * torch.randn(2, 5, 1, 4, dtype=torch.float64)
+    one, two = (mean(Direct(0.7), s, [3.0, 1.0], {"fields": c[:5]}) for s in starts)
+    assert torch.equal(one, two) and torch.allclose(one, 0.7 * c[:5])
