@@ -167,7 +167,7 @@ def _check_key(word: "Override", known: dict[str, Any], groups: Sequence[str], v
     name, value = word.key_or_group, word.value()
     if name in known:
         below = [key for key in known if key.startswith(f"{name}.") and not _is_internal(key)]
-        if below and not isinstance(value, dict) and not word.is_delete():
+        if below and value is not None and not isinstance(value, dict) and not word.is_delete():
             raise UserError(f"{name} is a section, not a value: set one of {', '.join(below[:8])}")
         return
     for parent in _parents(name):
