@@ -52,6 +52,7 @@ class Sense(Operator):
         """Set coil maps and mask."""
         super().__init__()
         self.maps, self.mask = maps, mask.to(maps.real.dtype)
+        self._where = torch.fft.ifftshift(self.mask, dim=AXES)
 
     def forward(self, x: Tensor) -> Tensor:
         """A x."""
@@ -70,8 +71,9 @@ class Sense(Operator):
         return (self.maps.conj() * ifft2c(self.mask[:, None] * kspace)).sum(1)
 
     def normal(self, image: Tensor) -> Tensor:
-        """AᴴA of complex images (B, Y, X)."""
-        return self.combine(fft2c(self.maps * image[:, None]))
+        """AᴴA of complex images (B, Y, X): a circular convolution between the maps, in which centring cancels."""
+        seen = self._where[:, None] * torch.fft.fft2(self.maps * image[:, None])
+        return (self.maps.conj() * torch.fft.ifft2(seen)).sum(1)
 
     def density(self) -> Tensor:
         """The diagonal of F AᴴA Fᴴ, (B, Y, X): the mask smeared by the maps, itself for one coil of modulus 1."""
@@ -100,16 +102,19 @@ def conjugate_gradients(
         tolerance: of the residual's norm over that of v.
     """
     w = weight[:, None, None]
-    diagonal = w * density + precision
+    diagonal, p_k = (torch.fft.ifftshift(d, dim=AXES) for d in (w * density + precision, precision))  # centring cancels
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a.real * b.real + a.imag * b.imag).flatten(1).sum(1)  # in the same order whatever the batch
 
     def solve(r: Tensor) -> Tensor:
-        return ifft2c(fft2c(r) / diagonal)
+        return torch.fft.ifft2(torch.fft.fft2(r) / diagonal)
+
+    def apply(x: Tensor) -> Tensor:
+        return w * operator.normal(x) + torch.fft.ifft2(p_k * torch.fft.fft2(x))
 
     x = solve(v)
-    r = v - w * operator.normal(x) - ifft2c(precision * fft2c(x))
+    r = v - apply(x)
     goal = tolerance**2 * dot(v, v)
     z = solve(r)
     p, rho = z, dot(r, z)
@@ -117,7 +122,7 @@ def conjugate_gradients(
         live = dot(r, r) > goal
         if not live.any():
             break
-        q = w * operator.normal(p) + ifft2c(precision * fft2c(p))
+        q = apply(p)
         step = torch.where(live, rho / dot(p, q).clamp_min(torch.finfo(rho.dtype).tiny), 0)[:, None, None]
         x, r = x + step * p, r - step * q
         z = solve(r)

@@ -99,7 +99,7 @@ class ReconstructionCodec(Codec):
     def purpose(self) -> dict[str, Any]:
         """Research use only."""
         return {
-            "use": "Research use only: reconstructions of undersampled k-space with an ensemble that tells what is open.",
+            "use": "Research use only: images from undersampled k-space, with an ensemble that tells what is open.",
             "not": "Diagnosis, treatment or any other clinical decision.",
             "limits": [
                 "What was not measured comes from the training images: a structure in all members is no proof of it.",

@@ -20,21 +20,17 @@ TOLERANCE = 1e-4
 """Of the conjugate gradients' residual."""
 
 
-class Circular(Sense):
-    """A with AᴴA as a circular convolution between the maps: the shifts of centred transforms cancel in it.
-
-    Where all masks are of lines, whole along ky, so do the transforms along y.
-    """
+class Lines(Sense):
+    """A where, if all masks are of lines, whole along ky, transforms along y cancel in AᴴA."""
 
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         """Set coil maps and mask."""
         super().__init__(maps, mask)
         self.axes = AXES[1:] if bool((mask == mask[:, :1]).all()) else AXES
-        self.where = torch.fft.ifftshift(self.mask, dim=AXES)[:, None]
 
     def normal(self, image: Tensor) -> Tensor:
         """AᴴA of complex images (B, Y, X)."""
-        seen = self.where * torch.fft.fftn(self.maps * image[:, None], dim=self.axes)
+        seen = self._where[:, None] * torch.fft.fftn(self.maps * image[:, None], dim=self.axes)
         return (self.maps.conj() * torch.fft.ifftn(seen, dim=self.axes)).sum(1)
 
 
@@ -93,7 +89,7 @@ def scan_of(scans: xr.Dataset, part: np.ndarray, live: np.ndarray) -> tuple[Sens
         )
         for n in ("sens_maps", "kspace")
     )
-    return Circular(maps, torch.from_numpy(scans["mask"].values[part])), kspace
+    return Lines(maps, torch.from_numpy(scans["mask"].values[part])), kspace
 
 
 def _derived(

@@ -8,7 +8,7 @@ import xarray as xr
 from scigen.mri import preparation, synth
 from scigen.mri.operator import Sense, posterior_mean
 from scigen.mri.physics import fitted
-from scigen.mri.preparation import Circular, derived, live_coils, scan_of, scan_scales
+from scigen.mri.preparation import Lines, derived, live_coils, scan_of, scan_scales
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,11 @@ def test_without_shifts_the_normal_operator_is_the_same(size: tuple[int, int], l
     maps = torch.randn(2, 3, *size, generator=g, dtype=torch.complex128)
     mask = torch.rand(2, 1 if lines else size[0], size[1], generator=g).lt(0.5).expand(2, *size)
     x = torch.randn(2, *size, generator=g, dtype=torch.complex128)
-    circular = Circular(maps, mask)
-    assert len(circular.axes) == (1 if lines else 2)
-    assert torch.allclose(circular.normal(x), Sense(maps, mask).normal(x), atol=1e-12)
+    lined = Lines(maps, mask)
+    assert len(lined.axes) == (1 if lines else 2)
+    whole = Sense(maps, mask)
+    for made in (lined.normal(x), whole.normal(x)):
+        assert torch.allclose(made, whole.combine(whole.measure(x)), atol=1e-12)
 
 
 def test_the_prior_s_mean_is_that_of_the_whole_scan(scans: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
