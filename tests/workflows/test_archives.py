@@ -223,6 +223,20 @@ def test_an_item_that_cannot_be_read_is_recorded_and_the_others_are_made(inside,
     assert np.isfinite(read(tmp_path / "o.zarr")["t2m"]).all()
 
 
+def test_a_missing_day_is_said_and_a_time_that_appears_twice_is_refused(inside, tmp_path, capsys):
+    ds = xr.open_zarr(inside.archive)[["t2m", "u10", "v10"]].isel(time=slice(0, 12)).load().drop_encoding()
+    ds.isel(time=[0, 1, 2, 3, 6, 7]).to_netcdf(tmp_path / "gap.nc")
+    own = dict(output=tmp_path / "o.zarr", time="2015-01-01:2015-01-05")
+    assert main(words(inside, input=tmp_path / "gap.nc", **own)) == 0
+    assert "gap" in capsys.readouterr().err
+    assert read(tmp_path / "o.zarr").sizes["time"] == 6
+    ds.isel(time=[0, 1, 1, 2]).to_netcdf(tmp_path / "twice.nc")
+    assert main(words(inside, input=tmp_path / "twice.nc", **own | {"output": tmp_path / "p.zarr"})) == 2
+    said = capsys.readouterr().err
+    assert "1 time more than once, first 2015-01-01 12" in said
+    assert not (tmp_path / "p.zarr").exists()
+
+
 def test_an_archive_that_has_grown_is_refused_and_its_old_part_goes_on(inside, tmp_path, capsys):
     ds = xr.open_zarr(inside.archive)[["t2m", "u10", "v10"]].isel(time=slice(0, 12)).load().drop_encoding()
     ds.isel(time=slice(0, 6)).to_zarr(tmp_path / "in.zarr", zarr_format=2)

@@ -17,6 +17,7 @@ from scigen.core.networks.tiled import Tiled
 from scigen.core.networks.unet import UNet
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
+from scigen.metrics.spectra import power_spectrum
 from scigen.weather.grid import Grid
 from scigen.weather.physics import DownscalingCodec
 
@@ -154,6 +155,22 @@ def test_blended_tiles_have_no_seam(song):
 
     assert abs(excess(Tiled(song, 32, overlap=16))) < 0.02
     assert abs(excess(Tiled(song, 32, overlap=0))) > 0.05  # zeros beyond its border flatten a tile there
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_blended_tiles_keep_the_spectrum(song):
+    """Power by wavenumber is that of the whole field to a few per cent; hard tiles add power of their own."""
+    torch.manual_seed(3)
+    x, c = torch.randn(12, 2, 64, 64), torch.full((12,), 0.3)
+    condition = {"fields": torch.randn(12, 1, 64, 64), "scalars": torch.randn(1, 2).expand(12, 2)}
+
+    def power(network) -> np.ndarray:
+        return power_spectrum(network(x, c, condition).numpy())[1].mean((0, 1))[4:]
+
+    with torch.no_grad():
+        whole, soft, hard = power(song), power(Tiled(song, 32)), power(Tiled(song, 32, overlap=0))
+    assert np.abs(soft / whole - 1).max() < 0.05
+    assert np.abs(hard / whole - 1).max() > 2 * np.abs(soft / whole - 1).max()
 
 
 @pytest.mark.filterwarnings("ignore")
