@@ -20,6 +20,7 @@ from scigen.mri.baselines import baselines
 from scigen.mri.heldout import SHARE, compared, divided
 from scigen.mri.physics import NOTICE, ReconstructionCodec, fitted, truth_of
 from scigen.mri.reading import is_scan, open_anatomy, open_scans
+from scigen.mri.resample import low_passed
 from scigen.mri.retrospective import complete, undersampled
 from scigen.mri.scores import sums
 from scigen.plots.table import Table
@@ -42,6 +43,7 @@ class Mri(Domain):
         fft_centred: bool = True,
         repair: bool = False,
         split: Sequence[float] = (0.7, 0.05, 0.25),
+        size: int | None = None,
         copies: int = 3,
         conditional: bool = True,
         scan: Mapping[str, Any] | None = None,
@@ -50,26 +52,27 @@ class Mri(Domain):
     ) -> None:
         """Set where the data are and how they are scanned: the keys of `data` in configs/domain/mri.yaml."""
         self.path, self.layout, self.centred, self.repair = path, layout, fft_centred, repair
+        self.size = size
         self.split, self.copies, self.conditional, self.seed = tuple(split), copies, conditional, seed
         self.scan, self.settings = dict(scan or {}), dict(synth or {})
         if copies < 1:
             raise UserError(f"data.copies={copies}: every training image is scanned once at least.")
 
     def synth(self, path: Path) -> Path:
-        """Make the synthetic heads at `path` (zarr) unless they are there."""
+        """Make the synthetic heads at `path` (zarr) unless they are there; of own images (`data.path`) scans."""
         if not path.exists():
-            log.info("making the default data at %s", path)
+            log.info("making %s at %s", "the default data" if self.path is None else f"scans of {self.path}", path)
             partial = path.with_name(path.name + ".partial")
             path.parent.mkdir(parents=True, exist_ok=True)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-                heads = synth.make(**self.settings)
+                heads = synth.make(**self.settings) if self.path is None else self._scans(self.path)
                 words = {
                     n: (c.dims, c.values.astype(object), c.attrs)
-                    for n, c in heads.coords.items()
+                    for n, c in heads.variables.items()
                     if c.dtype.kind == "U"
                 }
-                heads.assign_coords(words).to_zarr(partial, mode="w", consolidated=True)
+                heads.assign(words).to_zarr(partial, mode="w", consolidated=True)
             partial.rename(path)
         return path
 
@@ -117,9 +120,30 @@ class Mri(Domain):
             out[name] = xr.concat(made, "slice") if copies > 1 else made[0]
         return out
 
+    def _images(self, path: str) -> xr.Dataset:
+        """Images to scan, with as many pixels as are asked for."""
+        ds = open_anatomy(path)
+        return ds if self.size is None else low_passed(ds, self.size)
+
+    def _scans(self, path: str) -> xr.Dataset:
+        """Scans of all images, each once, with the images.
+
+        Raises:
+            UserError: if the path holds scans already.
+        """
+        if is_scan(path):
+            raise UserError(f"data.path={path} holds scans already: scigen synth scans images.")
+        ds = self._images(path)
+        image, keys = np.asarray(ds["image"].values, np.complex64), [str(k) for k in ds["slice"].values]
+        most = max(int(c) for c in self.scan.get("coils", (1, 4)))
+        made = synth.scan(image, keys, self.seed, most=most, **self.scan)
+        made["image"] = (("slice", "y", "x"), image)
+        subjects = [str(s) for s in ds["subject"].values]
+        return made.assign_coords(subject=("slice", subjects)).assign_attrs(made.attrs | ds.attrs)
+
     def _simulated(self, path: str) -> dict[str, xr.Dataset]:
         """Images, split and scanned: each training image `copies` times."""
-        ds = open_anatomy(path)
+        ds = self._images(path)
         image = np.asarray(ds["image"].values, np.complex64)
         if not np.isfinite(image).all():
             raise UserError(f"{path} has NaN or infinite pixels in {int((~np.isfinite(image)).sum())} places.")
