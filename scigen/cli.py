@@ -19,7 +19,9 @@ from scigen.errors import Stopped, UserError
 
 PATHS = ("inspect", "check")
 """Verbs whose first word may be a path alone."""
-VERBS = ("synth", "fit", "sample", "check", "evaluate", "inspect", "benchmark")
+FOLDERS = ("compare",)
+"""Verbs whose words without `=` are run folders."""
+VERBS = ("synth", "fit", "sample", "check", "evaluate", "compare", "inspect", "benchmark")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,12 +88,18 @@ def _run(words: Sequence[str]) -> int:
 
 
 def named(verb: str, words: Sequence[str]) -> list[str]:
-    """The words of a verb, with a path that stands alone named as `path=`."""
+    """The words of a verb, with a path that stands alone named as `path=`, and run folders as `runs=`."""
     first, *rest = [*words, ""]
     if verb in PATHS and first and "=" not in first:
-        quoted = first.replace("'", "\\'")
-        return [f"path='{quoted}'", *rest[:-1]]
+        return [f"path={_quoted(first)}", *rest[:-1]]
+    if verb in FOLDERS and (folders := [w for w in words if "=" not in w]):
+        return [f"runs=[{','.join(map(_quoted, folders))}]", *(w for w in words if "=" in w)]
     return list(words)
+
+
+def _quoted(path: str) -> str:
+    """A path as a value that Hydra reads as text."""
+    return "'{}'".format(path.replace("'", "\\'"))
 
 
 def _mistake(error: BaseException | None) -> UserError | None:

@@ -1,8 +1,8 @@
 """The card of a model: what it is, what it was made of, what was measured of it, what it is for and what not.
 
-It follows the checklist for generative models in science MI-CLAIM-GEN (Miao et al. 2025, Nature Medicine,
-arXiv:2403.02558): study design and intended use, data cohort and splits, model and baselines, evaluation, limits,
-reproducibility. No entry is empty: what nobody knows is `unknown`.
+It follows the checklist MI-CLAIM-GEN for research with generative models (Miao et al. 2024, arXiv:2403.02558), taken to
+all fields: intended use, cohort and splits, model and teacher, evaluation, limits, reproducibility. No entry is empty:
+what nobody knows is `unknown`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,9 @@ SECTIONS = (
 """Entries beside `format`, in the order of the page."""
 
 MODES = (0.01, 1.0, 100.0)
-"""Variances of the Gaussian modes on which a teacher's solver is checked in closed form, over that of the noise data."""
+"""Variances of the Gaussian modes, in the network's units, on which a teacher's solver is checked in closed form."""
+IN_JSON = {"calibration": ("contenders", "spread_ledger"), "reproducibility": ("configuration",)}
+"""Entries too long for a page."""
 
 LICENCE = "Apache-2.0 (scigen)"
 
@@ -58,7 +60,7 @@ def card(
     config, cohort = made.get("config", {}), made.get("cohort", {})
     found = judged or {}
     method = _method(made, config)
-    teaching = header["role"] == "teacher"
+    default = {"teacher": "denoising", "baseline": "mean"}.get(header["role"])
     entries: dict[str, Any] = {
         "model": {
             "field": header["domain"], "role": header["role"], "fingerprint": fingerprint,
@@ -73,7 +75,7 @@ def card(
             "split_rule": config.get("data", {}).get("split"), "demographics": cohort.get("demographics"),
         },
         "training": {
-            "method": made.get("method") or ("denoising" if teaching else None), "settings": method,
+            "method": made.get("method") or default, "settings": method,
             "noise": config.get("noise"), "teacher": made.get("teacher"), "started_from": made.get("init"),
             "precision": config.get("trainer", {}).get("precision"), "validation": config.get("validation"),
             "convergence": made.get("convergence"),
@@ -85,8 +87,11 @@ def card(
         },
         "calibration": {
             "verdict": found.get("verdict"), "test": found.get("provenance", {}).get("test samples × members"),
-            "contenders": _numbers(found.get("models")), "exact_law": found.get("known"),
-            "spread_ledger": found.get("ledger"),
+            "summary": {k: v for k, v in found.get("quality", {}).items() if k != "_"},
+            "score": found.get("quality", {}).get("_", {}).get("score"),
+            "spread": found.get("quality", {}).get("_", {}).get("spread"),
+            "reference": found.get("quality", {}).get("_", {}).get("reference"), "exact_law": found.get("known"),
+            "contenders": _numbers(found.get("models")), "spread_ledger": _numbers(found.get("ledger")),
         },
         "limits": {"of_the_field": purpose.get("limits"), "worst_samples": found.get("worst")},
         "cost": {
@@ -105,7 +110,7 @@ def card(
 
 
 def filled(value: Any) -> Any:
-    """The same with `unknown` in the place of everything that is empty: None, "", NaN, and lists and mappings of none."""
+    """The same with `unknown` in the place of what is empty: None, "", NaN, lists and mappings without entries."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return UNKNOWN
     if isinstance(value, Mapping):
@@ -128,6 +133,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     for name in SECTIONS:
         lines += [f"## {_words(name)}", ""]
         for key, value in content[name].items():
+            if key in IN_JSON.get(name, ()):
+                value = value if value == UNKNOWN else "see card.json"
             lines += _entry(_words(key), value)
         lines.append("")
     return "\n".join(lines)
@@ -164,15 +171,33 @@ def small(content: Mapping[str, Any]) -> str:
 def _entry(key: str, value: Any, depth: int = 0) -> list[str]:
     """Lines of one entry; longer mappings are nested."""
     lead = "  " * depth + f"- **{key}**"
+    if not depth and isinstance(value, Mapping) and (rows := _rows(value)):
+        return ["", f"{key}:", "", *rows, ""]
     if isinstance(value, Mapping):
         inner = [line for k, v in value.items() for line in _entry(str(k), v, depth + 1)]
         return [f"{lead}:", *inner]
+    if isinstance(value, list) and any(isinstance(v, str) and " " in v for v in value):
+        return [f"{lead}:", *("  " * (depth + 1) + f"- {_shown(v)}" for v in value)]
     if isinstance(value, list):
         value = ", ".join(_shown(v) for v in value)
     return [f"{lead}: {_shown(value)}"]
 
 
+def _rows(value: Mapping[str, Any]) -> list[str]:
+    """A Markdown table of mappings that have the same entries, plain ones; none where they are not alike."""
+    rows = [v for v in value.values() if isinstance(v, Mapping)]
+    if len(rows) < 2 or len(rows) < len(value) or any(list(r) != list(rows[0]) for r in rows):
+        return []
+    if any(isinstance(v, list | Mapping) and set(v) != {"estimate", "low", "high"} for r in rows for v in r.values()):
+        return []
+    lines = [["", *rows[0]], [":--"] * (len(rows[0]) + 1)]
+    lines += [[name, *(_shown(v) for v in row.values())] for name, row in zip(value, rows, strict=True)]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{_shown(value['estimate'])} [{_shown(value['low'])} to {_shown(value['high'])}]"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value).replace("\n", " ")

@@ -16,6 +16,7 @@ Methods in continuous time leave nothing behind.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,6 +186,13 @@ class Ledger:
             out[part] = float(after.sum() / held.sum())
             held = after
         return out | {"predicted": float(self.predicted.sum() / whole), "measured": float(self.measured.sum() / whole)}
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers as JSON types."""
+        arrays = {"wavenumber": self.wavenumber, "truth": self.truth, "predicted": self.predicted}
+        arrays |= {"measured": self.measured}
+        lists = {k: v.tolist() for k, v in arrays.items()} | {f: v.tolist() for f, v in self.factors.items()}
+        return {"law": self.law, "total": self.total, "by_wavenumber": lists}
 
 
 def account(

@@ -1,5 +1,6 @@
 """Groups that scores are given for beside all: lead times and levels, seasons, months, bins of a scalar, regions."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from scigen.errors import UserError
 from scigen.io.archive import open_archive
 from scigen.io.coordinates import axis_of, is_degrees
-from scigen.metrics.matching import Match
+from scigen.metrics.matching import Match, aligned
 
 KINDS = ("season", "month", "hour", "year")
 SEASONS = {12: "DJF", 1: "DJF", 2: "DJF", 3: "MAM", 4: "MAM", 5: "MAM", 6: "JJA", 7: "JJA", 8: "JJA", 9: "SON"}
@@ -61,7 +62,7 @@ def groups(match: Match, kinds: Sequence[str], bins: Mapping[str, Sequence[float
         found += [Group(f"{kind}={k}", whole & (v == k)[:, None]) for v in [_dates(match, kind)] for k in _ordered(v)]
     for name, edges in bins.items():
         scalar = _scalar(match, truth, name)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in itertools.pairwise(edges):
             inside = (scalar >= low) & ((scalar < high) | (high == edges[-1]) & (scalar == high))
             found.append(Group(f"{name}={low:g} to {high:g}", whole & inside[:, None]))
     return [g for g in found if g.cases.any()]
@@ -70,7 +71,9 @@ def groups(match: Match, kinds: Sequence[str], bins: Mapping[str, Sequence[float
 def _dates(match: Match, kind: str) -> NDArray:
     """The class of every sample by its date."""
     if kind not in KINDS:
-        raise UserError(f"groups={kind}: expected some of {', '.join(KINDS)}; lead times and levels come by themselves.")
+        raise UserError(
+            f"groups={kind}: expected some of {', '.join(KINDS)}; lead times and levels come by themselves."
+        )
     index: Any = match.labels
     if not isinstance(index, pd.DatetimeIndex) and not hasattr(index, "calendar"):
         raise UserError(f"groups={kind} needs samples with dates, and those of '{match.name}' have none.")
@@ -157,11 +160,8 @@ def _variable(match: Match, name: str, spec: Any, truth: xr.Dataset) -> NDArray[
     mask = mask.isel({d: 0 for d in mask.dims if d not in match.layout.space}, drop=True)
     cells = next(iter(match.samples.values()))
     if set(mask.dims) == set(match.layout.space):
-        mask = mask.reindex(
-            {d: cells[d] for d in mask.dims if d in mask.indexes and d in cells.indexes}, method="nearest",
-            tolerance=1e-3 * max(float(np.abs(np.diff(cells[mask.dims[0]].values)).min()), 1e-9)
-            if mask.dims[0] in cells.indexes and cells.sizes[mask.dims[0]] > 1 else None,
-        )  # fmt: skip
+        for dim in match.layout.space:
+            mask = aligned(mask, cells, dim, f"mask.{name}", "the samples", subset=True)
     if set(mask.dims) != set(match.layout.space) or mask.shape != tuple(cells.sizes[d] for d in mask.dims):
         raise UserError(f"mask.{name}: '{variable}' has {dict(mask.sizes)}, the cells are {match.shape}.")
     weight = np.nan_to_num(mask.transpose(*match.layout.space).values.astype(np.float64)).ravel()

@@ -43,10 +43,11 @@ def histogram(values: ArrayLike, edges: Array, weights: ArrayLike = 1.0) -> Arra
     values = np.asarray(values)
     values = values if values.dtype == np.float32 else values.astype(np.float64)
     bins = len(edges) - 1
-    place = np.floor((values - values.dtype.type(edges[0])) * values.dtype.type(bins / (edges[-1] - edges[0])))
+    low, scale = (values.dtype.type(v) for v in (edges[0], bins / (edges[-1] - edges[0])))
+    place = np.floor((values - low) * scale)
     index = (np.clip(place, -1, bins) + 1).astype(np.int64)
     if np.ndim(weights) == 0:
-        return np.bincount(index.ravel(), minlength=bins + 2) * float(np.asarray(weights))
+        return np.bincount(index.ravel(), minlength=bins + 2).astype(np.float64) * np.asarray(weights, np.float64)
     weight = np.broadcast_to(np.asarray(weights, np.float64), values.shape)
     return np.bincount(index.ravel(), weight.ravel(), bins + 2).astype(np.float64)
 

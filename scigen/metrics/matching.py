@@ -1,4 +1,4 @@
-"""Truth and contenders of any field brought to the same samples, cells and units, lazily, or refused with the reason."""
+"""Truth and contenders of any field brought to the same samples, cells and units, or refused with the reason."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class Match:
         layout: dimensions.
         truth: lazily, the contenders' cells in their order.
         samples: lazily, by contender, each with `member`.
-        rows: positions of the truth along its samples, (N,), or (N, L) where its times are those of N starts and L leads.
+        rows: positions of the truth along its samples, (N,), or (N, L) where its times are of N starts and L leads.
         picks: (N,) positions of each contender along its samples.
         labels: (N,) what the samples are called.
     """
@@ -153,9 +153,9 @@ def _one(
         )
     for dim in (*layout.space, *layout.cases):
         if dim in target.dims:
-            target = _aligned(target, grid, dim, "the truth", f"samples '{first}'", subset=True)
+            target = aligned(target, grid, dim, "the truth", f"samples '{first}'", subset=True)
         for model in list(arrays)[1:]:
-            arrays[model] = _aligned(arrays[model], grid, dim, f"samples '{model}'", f"samples '{first}'")
+            arrays[model] = aligned(arrays[model], grid, dim, f"samples '{model}'", f"samples '{first}'")
     for who, array in {"the truth": target, **{f"samples '{m}'": a for m, a in arrays.items()}}.items():
         _same_places(array, grid, who, f"samples '{first}'")
     rows, picks, labels = _common(target, arrays, layout, notes)
@@ -192,7 +192,7 @@ def _in_units(array: xr.DataArray, truth: xr.DataArray, model: str, notes: list[
     return converted
 
 
-def _aligned(
+def aligned(
     array: xr.DataArray, grid: xr.DataArray, dim: str, what: str, like: str, subset: bool = False
 ) -> xr.DataArray:
     """The cells of `array` along one dimension at the coordinates of `grid`."""
@@ -223,7 +223,7 @@ def _aligned(
 
 def _same_places(array: xr.DataArray, grid: xr.DataArray, what: str, like: str) -> None:
     """2-D latitudes and longitudes, where both have them, are the same within a hundredth of a cell."""
-    names = [geographic(a.to_dataset(name="x")) for a in (array, grid)]
+    names = [geographic(a) for a in (array, grid)]
     if not all(names):
         return
     for mine, theirs in zip(*names, strict=True):

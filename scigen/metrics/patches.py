@@ -20,7 +20,7 @@ def lay(shape: Sequence[int]) -> NDArray[np.int64]:
     """Cells of patches laid evenly over a field: (patches, cells) positions in the flattened field."""
     dims = len(shape)
     sides = [min(SIDE.get(dims, 2), n) for n in shape]
-    each = max(int(round(MOST ** (1 / max(dims, 1)))), 1)
+    each = max(round(MOST ** (1 / max(dims, 1))), 1)
     starts = [np.unique(np.linspace(0, n - s, min(each, n // s)).round().astype(int)) for n, s in zip(shape, sides)]  # noqa: B905
     cells = np.arange(int(np.prod(shape, dtype=int))).reshape(tuple(shape))
     corners = itertools.product(*starts)

@@ -70,4 +70,4 @@ class Points:
                 for w, row in zip(weight, sorted_members(d), strict=True):
                     floats[0, cut] -= np.float32(w / (count * (count - 1))) * row
         hit = truth > np.asarray(thresholds)[:, None]
-        return cls(valid, *floats, kinds[0], kinds[1], kinds[2:], hit)
+        return cls(valid, floats[0], floats[1], floats[2], kinds[0], kinds[1], kinds[2:], hit)

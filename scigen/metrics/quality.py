@@ -1,9 +1,11 @@
 """One number a contender: its main score over the converged teacher's, and whether its spread tells its error."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
-from scigen.metrics.report import reference
+from scigen.metrics.report import plain, plain_interval, reference
 
 
 def quality(report: xr.Dataset) -> xr.Dataset:
@@ -28,10 +30,20 @@ def quality(report: xr.Dataset) -> xr.Dataset:
         skill = skill.sel(interval="estimate", drop=True)
     score = _worst(ratio, ratio.sel(interval="estimate", drop=True))
     with np.errstate(divide="ignore"):
-        spread = _worst(skill, abs(np.log(skill)))
-    out = xr.Dataset({"score": score.transpose("model", "interval"), "spread": spread})
+        spread = _worst(skill, abs(xr.apply_ufunc(np.log, skill)))
+    both = {"score": score.transpose("model", "interval"), "spread": spread}
+    out = xr.Dataset({k: v.reset_coords(drop=True) for k, v in both.items()})
     several = " of the worst variable" if "variable" in ratio.dims else ""
     out.attrs = {"score": f"fair CRPS{several}", "spread": f"spread–skill{several}", "reference": against}
+    return out
+
+
+def as_json(summary: xr.Dataset) -> dict[str, Any]:
+    """A summary as JSON types: contender → score (estimate, low, high) and spread, and under `_` what they are."""
+    out: dict[str, Any] = {"_": {k: str(v) for k, v in summary.attrs.items()}}
+    for model in map(str, summary["model"].values):
+        one = summary.sel(model=model)
+        out[model] = {"score": plain_interval(one["score"]), "spread": plain(one["spread"])}
     return out
 
 

@@ -13,7 +13,7 @@ BLOCK_BYTES = 2**25
 
 
 def cut(match: Match, model: str, budget: int = BLOCK_BYTES) -> list[slice]:
-    """Slices of the samples, each of at most `budget` bytes of members, along the chunks of the file where these fit."""
+    """Slices of the samples, each of at most `budget` bytes of members, along the file's chunks where these fit."""
     array, dim = match.samples[model], match.layout.sample
     each = max(array.nbytes // max(array.sizes[dim], 1), 1)
     length = max(budget // each, 1)

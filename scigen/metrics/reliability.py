@@ -41,7 +41,11 @@ def brier(counts: ArrayLike) -> dict[str, Array]:
     return out
 
 
-def reliability(counts: ArrayLike, bins: int = 11) -> tuple[Array, Array, Array]:
+BINS = 11
+"""Of forecast probability, in a reliability diagram."""
+
+
+def reliability(counts: ArrayLike, bins: int = BINS) -> tuple[Array, Array, Array]:
     """Points of a reliability diagram: at most `bins` bins of forecast probability.
 
     Args:

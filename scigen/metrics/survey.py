@@ -51,7 +51,7 @@ def survey(match: Match, budget: int = BLOCK_BYTES) -> Survey:
     samples, cells = len(match.labels), int(np.prod(match.shape, dtype=int))
     step = max(budget // (8 * match.cases * cells), 1)
     low, high = np.inf, -np.inf
-    count, total, square = np.zeros((3, match.cases, cells))
+    count, total, square = (np.zeros((match.cases, cells)) for _ in range(3))
     thin, base = [], None
     stride = max(samples * match.cases * cells // THIN, 1)
     for lo in range(0, samples, step):
@@ -69,9 +69,9 @@ def survey(match: Match, budget: int = BLOCK_BYTES) -> Survey:
         raise UserError(f"'{match.name}' of the truth has no value in any sample that the ensembles have.")
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = (square - total**2 / count) / (count - 1)
-    climate = float(np.sqrt(max(np.nanmean(variance), 0))) if (count > 1).any() else float("nan")
+    climate = float(np.sqrt(max(float(np.nanmean(variance)), 0.0))) if (count > 1).any() else float("nan")
     overall = square.sum() / count.sum() - (total.sum() / count.sum()) ** 2
-    scale = float(2.0 ** np.round(np.log2(np.sqrt(overall)))) if overall > 0 else 1.0
+    scale = float(2.0 ** round(float(np.log2(overall)) / 2)) if overall > 0 else 1.0
     values = np.sort(np.concatenate(thin)) if sum(map(len, thin)) else np.array([low, high])
     missing = 1 - float(count.sum() / (samples * match.cases * cells))
     return Survey(bin_edges(low, high), scale, climate, values, missing, float((count == 0).mean()))

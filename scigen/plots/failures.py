@@ -24,7 +24,7 @@ def figure(
     Returns:
         (caption, path).
     """
-    name, first = str(truth.name), truth.dims[0]
+    name = str(truth.name)
     label = truth.dtype.kind in "ui"
     columns = ["truth", "member 1", "member 2"] + ([] if label else ["mean", "spread", "|mean − truth|"])
     height, width = samples.shape[-2:]
@@ -45,16 +45,22 @@ def figure(
                     page.colorbar(image, ax=ax, aspect=18, pad=0.02, shrink=0.9).ax.tick_params(labelsize=7)
             for ax in row[len(shown) :]:
                 ax.set_visible(False)
-            where = str(truth[first].values[index])[:16] if first in truth.coords else str(index)
-            row[0].set_ylabel(f"{where}\nscore {score:.3g}", fontsize=8)
+            row[0].set_ylabel(f"{_called(truth, index)}\nscore {score:.3g}", fontsize=8)
         style.save(page, path)
+    names = ", ".join(_called(truth, index) for index, _ in cases)
     kind = "largest difference of a label's share" if label else "fair CRPS"
     middle = ", the middle slice" if truth.ndim > 3 else ""
     caption = (
         f"Failure cases: the {len(cases)} of {samples.shape[0]} test samples where {contender} does worst in {name}"
-        f" ({kind}, mean over cells){middle}."
+        f" ({kind}, mean over cells){middle}: {names}."
     )
     return caption, Path(path)
+
+
+def _called(truth: xr.DataArray, index: int) -> str:
+    """Time, specimen or slice of a sample."""
+    first = truth.dims[0]
+    return str(truth[first].values[index])[:16] if first in truth.coords else f"number {index}"
 
 
 def _slice(values: np.ndarray, leading: int) -> np.ndarray:

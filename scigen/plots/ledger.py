@@ -1,4 +1,4 @@
-"""The ledger of spread as a table and a picture: what each part of the making takes or adds, wavenumber by wavenumber."""
+"""The ledger of spread as a table and a picture: what each part of the making takes or adds, by wavenumber."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +112,7 @@ def figure(ledgers: Mapping[str, Spread], path: str | Path) -> tuple[str, Path]:
         axes[1, 0].legend(ncols=2)
         save(page, path)
     caption = (
-        "The ledger of spread by wavenumber. Above: the student's spread over the exact law's, measured, and foretold by"
-        " prior, solver and the method's law before anything was trained. Below: the parts whose product is measured."
+        "The ledger of spread by wavenumber. Above: the student's spread over the exact law's, measured, and foretold"
+        " by prior, solver and the method's law before training. Below: the parts whose product is measured."
     )
     return caption, Path(path)

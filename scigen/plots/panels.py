@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from scigen.errors import UserError
@@ -95,6 +95,7 @@ def rank_histogram(ax: Axes, shares: ArrayLike, look: Look, *, title: str = "", 
     ax.bar(np.arange(shares.size), flat, width=0.92, color=look.color, alpha=0.85)
     ax.axhline(1, color=ROLES["truth"], lw=1, ls=(0, (4, 2)))
     ax.set(xlim=(-0.7, shares.size - 0.3), ylim=(0, highest or max(1.5, 1.1 * float(flat.max()))))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_title(title, fontweight="normal", fontsize=9)
     ax.grid(False, axis="x")
 

@@ -11,27 +11,41 @@ from scigen.errors import UserError
 from scigen.plots.style import data_uri
 from scigen.plots.table import Table
 
+Figures = Sequence[tuple[str, str | Path]]
+"""(caption, PNG file), in order."""
+
 
 def write_report(
     path: str | Path,
     *,
     title: str,
     verdict: str = "",
+    main: Table | None = None,
+    facts: Mapping[str, object] | None = None,
+    about: str = "What was fitted on what",
     tables: Sequence[Table] = (),
-    figures: Sequence[tuple[str, str | Path]] = (),
+    chapters: Sequence[tuple[str, Figures]] = (),
     sections: Sequence[tuple[str, str | Sequence[str]]] = (),
+    command: str | None = None,
     provenance: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the page; pictures are embedded, all texts are escaped, and a reader never sees half a file.
 
+    The order is that of a reader: the verdict, the one table, what was fitted on what, all tables, pictures, how to do
+    it again.
+
     Args:
         path: of the page.
         title: of the page.
-        verdict: what came out, in a sentence or two.
-        tables: shown in order; from the fourth on folded.
-        figures: (caption, PNG file), in order.
-        sections: (heading, paragraph or paragraphs) of plain text, between tables and figures.
-        provenance: what made it: names and values, folded at the end.
+        verdict: what came out, in a sentence or two, the first one weighted.
+        main: the one table that answers.
+        facts: what was fitted on what: names and values.
+        about: their heading.
+        tables: the others, in order; without a main one the first three stand open, with one all are folded.
+        chapters: (heading, pictures), in order.
+        sections: (heading, paragraph or paragraphs) of plain text, before the pictures.
+        command: what makes it again.
+        provenance: what else it takes: versions, seeds, fingerprints.
 
     Returns:
         The path.
@@ -40,20 +54,26 @@ def write_report(
         UserError: if a picture is missing, or the page cannot be written.
     """
     path = Path(path)
-    for _, picture in figures:
-        if not Path(picture).is_file():
-            raise UserError(f"The picture {picture} of the report is missing: draw the figures again.")
+    for _, figures in chapters:
+        for _, picture in figures:
+            if not Path(picture).is_file():
+                raise UserError(f"The picture {picture} of the report is missing: draw the figures again.")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("scigen.plots").joinpath("report.html.j2").read_text("utf-8")
     html = environment.from_string(source).render(
         title=title,
-        verdict=verdict,
+        verdict=[line[0].upper() + line[1:] for line in map(str.strip, verdict.splitlines()) if line],
+        main=main,
+        facts=_texts(facts),
+        about=about,
         tables=tables,
-        figures=[(caption, data_uri(picture)) for caption, picture in figures],
+        open=0 if main else 3,
+        chapters=[(name, [(caption, data_uri(p)) for caption, p in figures]) for name, figures in chapters],
         sections=[(heading, [text] if isinstance(text, str) else list(text)) for heading, text in sections],
-        provenance={str(k): str(v) for k, v in (provenance or {}).items()},
+        command=command or "",
+        provenance=_texts(provenance),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +81,11 @@ def write_report(
     except OSError as error:
         raise UserError(f"The report {path} cannot be written ({error.strerror}): choose another folder.") from error
     return path
+
+
+def _texts(values: Mapping[str, object] | None) -> dict[str, str]:
+    """Names and values as text."""
+    return {str(k): str(v) for k, v in (values or {}).items()}
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,6 +82,28 @@ class Table:
         for row in self.rows:
             table.add_row(*(Text(_line(row[i], detail)) for i in chosen))
         return table
+
+    def _repr_html_(self) -> str:
+        """In notebooks, with hints where the reader points; all texts escaped."""
+
+        def cells(kind: str, texts: Sequence[str], hints: Sequence[str]) -> str:
+            sides = ["right" if c.numeric else "left" for c in self.columns]
+            parts = [
+                f'<{kind} style="text-align:{side}" title="{escape(hint)}">{words}</{kind}>'
+                for side, words, hint in zip(sides, texts, hints, strict=True)
+            ]
+            return f"<tr>{''.join(parts)}</tr>"
+
+        none = [""] * len(self.columns)
+        head = cells("th", [escape(c.title) for c in self.columns], [c.hint for c in self.columns])
+        small = ' <small style="opacity:.65">'
+        body = [
+            cells("td", [escape(a) + (f"{small}{escape(b)}</small>" if b else "") for a, b in row], none)
+            for row in self.rows
+        ]
+        notes = "".join(f'<p style="opacity:.65">{escape(note)}</p>' for note in self.notes)
+        table = f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+        return f"<b>{escape(self.title)}</b>{table}{notes}"
 
     def _width(self, columns: Sequence[int], detail: bool) -> int:
         """Characters that the table takes if only headings are broken, between words."""

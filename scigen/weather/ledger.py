@@ -56,7 +56,7 @@ def ledgers(
     measured = {who: spread(ds, list(posterior.codec.variables)) for who, ds in samples.items()}
     return {
         name: account(
-            waves, lambda v, c=c: weight[c] @ v, variance, teacher.sampling, law, solver=solver, words=words,
+            waves, weight[c].__matmul__, variance, teacher.sampling, law, solver=solver, words=words,
             teacher_measured=measured["teacher"][c], student_measured=measured["student"][c],
             reduced_measured=measured["reduced"][c] if "reduced" in measured else None,
         )
@@ -93,7 +93,9 @@ def method_law(
         gain = consistency_gain(variance, _levels(method, student.sigmas[0]), heun, mixing)
         each = f"{'Heun' if heun else 'Euler'}'s gain" if mixing < 1 else "Euler's gain (√ρ of the variance)"
         return sampled_variance(student, gain), False, f"consistency leaves the product of {each} over its steps"
-    words = "the fixed point is the exact flow" if name in CONTINUOUS else "no law is known; the exact flow stands for it"
+    words = (
+        "the fixed point is the exact flow" if name in CONTINUOUS else "no law is known; the exact flow stands for it"
+    )
     return sampled_variance(student, flow_gain(variance)), False, f"{name or 'unknown'}: {words}"
 
 

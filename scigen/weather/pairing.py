@@ -11,6 +11,7 @@ from scigen.errors import UserError
 from scigen.io.coordinates import is_degrees
 from scigen.io.geolocation import geographic, geolocated
 from scigen.io.units import parse_units
+from scigen.metrics.positions import find_positions
 from scigen.weather.area import centres_of, measured
 from scigen.weather.containment import fit
 from scigen.weather.grid import Grid
@@ -142,14 +143,9 @@ def _on_grid(
     for dim in dims:
         if dim in ds.indexes and dim in grid.indexes and ds[dim].dtype.kind in "iuf" and grid[dim].dtype.kind in "iuf":
             have, want = (np.asarray(d[dim].values, np.float64) for d in (ds, grid))
-            step = np.min(np.abs(np.diff(want))) if want.size > 1 else 1.0
-            apart = have[None, :] - want[:, None]
-            if is_degrees(ds[dim], "longitude"):
-                apart -= 360.0 * np.round(apart / 360.0)
-            nearest = np.abs(apart).argmin(1)
-            fits = np.abs(apart).min(1).max() <= 1e-3 * step and len(set(nearest)) == len(want)
-            fits = fits and (subset or len(have) == len(want))
-            if not fits:
+            period = 360.0 if is_degrees(ds[dim], "longitude") else None
+            nearest = find_positions(have, want, period=period, subset=subset)
+            if nearest is None:
                 raise UserError(
                     f"{what} has {_extent(dim, have)}, {like} has {_extent(dim, want)}: "
                     "bring both to the same cells (ds.sel, ds.interp) before comparing."

@@ -21,6 +21,7 @@ from scigen.core.streaming import archive_stream
 from scigen.errors import UserError
 from scigen.workflows.autoencoder import with_autoencoder
 from scigen.workflows.baseline import baseline
+from scigen.workflows.card import write_cards
 from scigen.workflows.device import pick
 from scigen.workflows.distil import check, distil, stem
 from scigen.workflows.folder import alone, claim, digest
@@ -100,6 +101,7 @@ def _stages(
     blank.to(pick(cfg.trainer.accelerator))
     teacher = blank if teacher else _teach(cfg, data, blank, path, start)
     if not _distils(cfg):
+        write_cards([path], {})
         Console().print(f"Teacher: {path}", soft_wrap=True)
         return path
     student, stages = distil(cfg, data, teacher, folder)
@@ -112,6 +114,10 @@ def _stages(
         members=min(cfg.members, limits.members or cfg.members), logs=[s / "training.csv" for s in stages],
         baseline=rival,
     )  # fmt: skip
+    made = [s / "student.safetensors" for s in stages]
+    rivals = sorted(folder.glob("baseline-*/baseline.safetensors")) if rival else []
+    metrics = report.with_name("metrics.json")
+    write_cards([path, *made, *rivals], {path: metrics, made[-1]: metrics} if metrics.exists() else {})
     Console().print(f"Student: {stage / 'student.safetensors'}\nReport:  {report}", soft_wrap=True)
     return report
 

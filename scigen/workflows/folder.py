@@ -13,8 +13,15 @@ from scigen.errors import UserError
 
 
 def digest(content: Any) -> str:
-    """Eight hex digits of anything JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    """Eight hex digits of anything JSON can hold; keys that are null count as not there."""
+    return hashlib.sha256(json.dumps(said(content), sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def said(content: Any) -> Any:
+    """A nested configuration without keys that are null: a new choice that is not made changes nothing."""
+    if isinstance(content, dict):
+        return {k: said(v) for k, v in content.items() if v is not None}
+    return [said(v) for v in content] if isinstance(content, list | tuple) else content
 
 
 def claim(folder: Path, content: dict[str, Any]) -> Path:
@@ -30,7 +37,7 @@ def claim(folder: Path, content: dict[str, Any]) -> Path:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}). Remove the folder, or name another with run=.") from error
-        if found != content:
+        if said(found) != said(content):
             raise UserError(
                 f"The run folder {folder} belongs to another configuration:\n  {difference(found, content)}\n"
                 "Name another folder with run=, or leave run= out and scigen names it."

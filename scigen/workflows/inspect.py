@@ -64,6 +64,9 @@ def fits(bundle: str, path: str) -> Iterator[tuple[str, str]]:
     layout = model.codec.layout(inputs, archive)
     first, *space = layout.dims
     yield "bundle", repr(model)
-    yield "takes", ", ".join(f"{n} [{v.attrs.get('units', '?')}]" for n, v in inputs.data_vars.items() if first in v.dims)
+    yield (
+        "takes",
+        ", ".join(f"{n} [{v.attrs.get('units', '?')}]" for n, v in inputs.data_vars.items() if first in v.dims),
+    )
     shape = " × ".join(f"{d} {layout.coords.sizes[d]}" for d in space)
     yield "makes", f"{', '.join(model.codec.variables)} for {layout.coords.sizes[first]} samples ({first}), on {shape}"

@@ -13,13 +13,18 @@ import xarray as xr
 from rich.console import Console
 
 from scigen.core.bundle import Bundle, versions
+from scigen.core.codec import Codec
 from scigen.core.domain import Data, Domain, Split
+from scigen.core.ledger import Ledger
 from scigen.io.archive import fingerprint
 from scigen.io.plan import extent
 from scigen.io.store import EnsembleStore
+from scigen.metrics.quality import as_json
+from scigen.plots import ledger as ledger_plot
 from scigen.plots.panels import training_curves
 from scigen.plots.report import write_report
 from scigen.plots.style import canvas, save
+from scigen.plots.summary import main_table
 from scigen.progress import progress
 from scigen.workflows.folder import write
 from scigen.workflows.speed import speed
@@ -50,10 +55,7 @@ def judge(
         Path of report.html; metrics.json lies beside it.
     """
     codec = student.codec
-    total = len(codec.samples(data.test.inputs))
-    index = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
-    first = codec.layout(data.test.inputs).dims[0]
-    split = Split(data.test.truth.isel({first: index}).load(), data.test.inputs.isel({first: index}).load())
+    split = chosen(codec, data.test, samples)
     ensembles: dict[str, xr.Dataset] = {}
     exact = domain.exact(codec, split, members, seed)
     if exact is not None:
@@ -84,16 +86,41 @@ def judge(
         log.info("once more, without a part of what was measured")
         report = domain.audited(report, split, held, answers(held, "-held-out"))
     logs = [folder.parent / "teacher" / "training.csv", *logs]
-    provenance = {
-        "data": data.source, "test samples × members": f"{len(index)} × {members}", "seed": seed,
-        "teacher": f"{teacher!r}, fitted in {teacher.provenance.get('training_seconds', '?')} s",
-        "student": f"{student!r}, distilled in {student.provenance.get('training_seconds', '?')} s",
-        "device": f"{next(teacher.network.parameters()).device}, {torch.get_num_threads()} threads",
+    facts = {
+        "data": data.source, "test samples × members": f"{len(codec.samples(split.inputs))} × {members}",
+        "teacher": f"{teacher!r}"[1:-1] + f", fitted in {teacher.provenance.get('training_seconds', '?')} s",
+        "student": f"{student!r}"[1:-1] + f", distilled in {student.provenance.get('training_seconds', '?')} s",
+        "device": str(next(teacher.network.parameters()).device), "threads": torch.get_num_threads(),
     }  # fmt: skip
+    provenance = {
+        "command": student.provenance.get("command") or "unknown", "seed": seed, "batch": batch,
+        "data fingerprint": data.fingerprint, "teacher fingerprint": teacher.fingerprint(),
+        "student fingerprint": student.fingerprint(), "card": "card.json and card.md, beside the student",
+        "configuration": json.dumps(student.provenance.get("config", {})),
+    }  # fmt: skip
+    both = {"teacher": ensembles[called(teacher, len(teacher.sampling.sigmas))]}
+    own = called(student, len(student.sampling.sigmas))
+    both["student"] = ensembles[own]
+    ledger = domain.ledger(codec, split, teacher, student, both)
     return publish(
         domain, report, split.truth, ensembles, folder, provenance=provenance, logs=[p for p in logs if p.exists()],
-        speeds=speed(teacher, student, split, members, batch, seed), known=domain.known(codec, split),
+        speeds=speed(teacher, student, split, members, batch, seed), known=domain.known(codec, split), facts=facts,
+        ledger=(own, ledger) if ledger else None,
     )  # fmt: skip
+
+
+def chosen(codec: Codec, split: Split, samples: int) -> Split:
+    """Samples taken evenly from a split, loaded.
+
+    Args:
+        codec: says what a sample is.
+        split: to choose from.
+        samples: how many, at most.
+    """
+    total = len(codec.samples(split.inputs))
+    index = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
+    first = codec.layout(split.inputs).dims[0]
+    return Split(split.truth.isel({first: index}).load(), split.inputs.isel({first: index}).load())
 
 
 def called(bundle: Bundle, steps: int) -> str:
@@ -156,11 +183,26 @@ def regrouped(blocks: Iterator[tuple[int, np.ndarray]], ends: Sequence[int]) -> 
 def publish(
     domain: Domain, report: xr.Dataset, truth: xr.Dataset, ensembles: Mapping[str, xr.Dataset], folder: Path, *,
     provenance: dict[str, Any], logs: Sequence[Path] = (), speeds: dict[str, float] | None = None,
-    known: dict[str, Any] | None = None,
+    known: dict[str, Any] | None = None, facts: Mapping[str, Any] | None = None,
+    ledger: tuple[str, Mapping[str, Ledger]] | None = None,
 ) -> Path:  # fmt: skip
-    """Table in the terminal, metrics.json, figures and report.html; returns the path of the page."""
+    """Table in the terminal, metrics.json, figures and report.html; returns the path of the page.
+
+    Args:
+        domain: the field.
+        report: of its `evaluate`.
+        truth: of the test samples.
+        ensembles: archives by contender.
+        folder: where all is written.
+        provenance: what it takes to do it again; `command` is shown as one.
+        logs: training.csv of stages.
+        speeds: of `speed`.
+        known: numbers of the exact law.
+        facts: what was fitted on what.
+        ledger: of a student's spread: its name, and ledgers by variable.
+    """
     console = Console()
-    tables, verdict = domain.tables(report), domain.verdict(report)
+    tables, verdict = list(domain.tables(report)), domain.verdict(report)
     if speeds:
         calls = int(speeds["calls"])
         who = "One student call is" if calls == 1 else f"{calls} student calls are"
@@ -168,17 +210,31 @@ def publish(
             f" {who} {speeds['network']:.1f} times as fast as sampling the teacher, counting the network alone, and"
             f" {speeds['end_to_end']:.1f} times end to end (conditions, noise, writing)."
         )
+    if ledger:
+        tables.append(ledger_plot.table(*ledger))
     for table in tables:
         console.print(table)
     console.print(verdict, markup=False)
     provenance = provenance | {"versions": ", ".join(f"{k} {v}" for k, v in versions().items())}
-    numbers = {"models": domain.to_json(report), "speed": speeds, "known": known, "provenance": provenance}
+    summary, pictures = domain.quality(report), folder / "figures"
+    failures = domain.failures(report, truth, ensembles, pictures)
+    numbers = {
+        "verdict": verdict, "quality": as_json(summary), "models": domain.to_json(report), "speed": speeds,
+        "known": known, "ledger": {k: v.to_json() for k, v in ledger[1].items()} if ledger else None,
+        "worst": [caption for caption, _ in failures], "provenance": {**(facts or {}), **provenance},
+    }  # fmt: skip
     write(folder / "metrics.json", json.dumps(numbers, indent=1, default=str))
-    figures = domain.figures(report, truth, ensembles, folder / "figures")
+    chapters = [("Truth and ensembles", domain.figures(report, truth, ensembles, pictures))]
+    if ledger:
+        chapters.append(("Where the spread comes from", [ledger_plot.figure(ledger[1], pictures / "ledger.png")]))
+    chapters.append(("Failure cases", failures))
     if logs:
-        figures.append(_curves(logs, folder / "figures" / "training.png"))
-    title, page = f"scigen: {domain.name}", folder / "report.html"
-    return write_report(page, title=title, verdict=verdict, tables=tables, figures=figures, provenance=provenance)
+        chapters.append(("Training", [_curves(logs, pictures / "training.png")]))
+    return write_report(
+        folder / "report.html", title=f"scigen: {domain.name}", verdict=verdict, main=main_table(summary, report),
+        tables=tables, facts=facts, chapters=[(name, figures) for name, figures in chapters if figures],
+        command=provenance.pop("command", None), provenance=provenance,
+    )  # fmt: skip
 
 
 def _curves(logs: Sequence[Path], path: Path) -> tuple[str, Path]:

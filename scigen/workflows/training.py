@@ -26,6 +26,7 @@ from scigen.core.selection import faults
 from scigen.core.train import train
 from scigen.errors import UserError
 from scigen.progress import progress
+from scigen.workflows.card import made
 from scigen.workflows.device import pick
 
 log = logging.getLogger(__name__)
@@ -203,5 +204,5 @@ def provenance(cfg: DictConfig, data: Data, seconds: float) -> dict[str, Any]:
     """What a bundle says of its making."""
     return {
         "data": data.source, "data_fingerprint": data.fingerprint, "config": plain(cfg), "versions": versions(),
-        "training_seconds": round(seconds, 1),
+        "training_seconds": round(seconds, 1), **made(data),
     }  # fmt: skip

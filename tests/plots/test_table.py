@@ -60,3 +60,11 @@ def test_a_terminal_that_is_too_narrow_for_anything_folds_and_loses_nothing():
 def test_rows_must_fit_the_columns():
     with pytest.raises(ValueError, match="2 cells for 1 columns"):
         Table("t", [Column("a")], [[text(1), text(2)]])
+
+
+def test_notebooks_show_a_table_with_every_text_escaped():
+    evil = "<script>1</script>"
+    one = Table(evil, [Column("name", evil, numeric=False), Column("value")], [[(evil, ""), ("1.0", "[0–2]")]], [evil])
+    html = one._repr_html_()
+    assert "<script>" not in html and html.count("&lt;script&gt;") == 4
+    assert html.count("<tr>") == 2 and "1.0" in html and "[0–2]</small>" in html

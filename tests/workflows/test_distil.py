@@ -83,7 +83,7 @@ def consistent(taught) -> Path:
 def test_a_method_that_trains_a_teacher_stops_there(taught):
     assert scigen.load(taught / "teacher.safetensors").role == "teacher"
     kept = {p.name for p in (taught / "teacher").iterdir()}
-    assert kept == {"config.json", "teacher", ".lock"} and not list(taught.rglob("*.html"))
+    assert kept == {"card.json", "card.md", "config.json", "teacher", ".lock"} and not list(taught.rglob("*.html"))
 
 
 @pytest.mark.parametrize("method", METHODS)
