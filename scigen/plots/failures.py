@@ -31,7 +31,7 @@ def figure(
     tall = float(np.clip(1.75 * height / width, 0.8, 3.0))
     with style.canvas(1.95 * len(columns) + 0.9, (tall + 0.32) * len(cases) + 0.3) as page:
         axes = page.subplots(len(cases), len(columns), squeeze=False)
-        for row, (index, score) in zip(axes, cases, strict=True):
+        for i, (row, (index, score)) in enumerate(zip(axes, cases, strict=True)):
             shown = _panels(_slice(truth[index].values, 0), _slice(samples[index].values, 1), label)
             low, high = np.nanmin(shown[0]), np.nanmax(shown[0])
             reach = float(max(np.nanmax(shown[-1]), 1e-30)) if not label else 1.0
@@ -39,7 +39,7 @@ def figure(
                 scale = {"vmin": low, "vmax": high, "cmap": "viridis"}
                 image = ax.imshow(field, **(scale if j < 4 else {"vmin": 0, "vmax": reach, "cmap": "magma"}))
                 ax.set_xticks([]), ax.set_yticks([]), ax.grid(False)
-                if row is axes[0]:
+                if i == 0:
                     ax.set_title(columns[j], fontweight="normal", fontsize=9)
                 if j in (3, 5):
                     page.colorbar(image, ax=ax, aspect=18, pad=0.02, shrink=0.9).ax.tick_params(labelsize=7)

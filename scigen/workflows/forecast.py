@@ -21,7 +21,7 @@ def forecast(work: Work, words: Mapping[str, Any], workers: int) -> None:
         words: the configuration of the verb sample.
         workers: processes that will share the work.
     """
-    from scigen.workflows.sample import items_of
+    from scigen.workflows.job import items_of
 
     first, samples = work.layout.dims[0], work.layout.coords.sizes[work.layout.dims[0]]
     block, group = items_of(work, words, samples)

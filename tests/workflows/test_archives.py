@@ -16,7 +16,7 @@ import xarray as xr
 import scigen
 from scigen.cli import main
 from scigen.errors import UserError
-from scigen.workflows.sample import member_numbers
+from scigen.workflows.chosen import member_numbers
 
 RUN = "import sys; from scigen.cli import main; sys.exit(main(sys.argv[1:]))"
 

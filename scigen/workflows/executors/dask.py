@@ -118,7 +118,7 @@ def make_one(words: Mapping[str, Any], number: int, retries: int, threads: int |
         retries: further attempts.
         threads: for PyTorch; None leaves them as they are.
     """
-    from scigen.workflows.sample import open_work
+    from scigen.workflows.job import open_work
 
     key = repr(sorted(words.items()))
     if key not in _open:
