@@ -98,7 +98,8 @@ def test_ten_kills_at_random_moments_change_no_byte(inside, tmp_path, whole, kin
 def test_sigterm_gives_the_item_up_and_the_command_goes_on(inside, tmp_path, whole, kind):
     out = output(tmp_path, kind)
     process = start(inside.home, *words(inside, output=out))
-    while not list(tmp_path.rglob("done/*.json")) and process.poll() is None:
+    home = out.with_name(out.name + ".partial") if kind == "nc" else out
+    while not list((home / ".scigen" / "done").glob("*.json")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
@@ -173,7 +174,7 @@ def test_a_worker_that_is_killed_costs_an_item_and_no_byte(inside, tmp_path, who
 
     more = {"executor": "dask", "executor.workers": 3}
     process = start(inside.home, *words(inside, output=tmp_path / "o.zarr", item=1, **more))
-    while len(list(tmp_path.rglob("done/*.json"))) < 3 and process.poll() is None:
+    while len(list((tmp_path / "o.zarr" / ".scigen" / "done").glob("*.json"))) < 3 and process.poll() is None:
         time.sleep(0.01)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
     assert len(workers) >= 3
