@@ -184,10 +184,8 @@ def _same(homes: Sequence[Path]) -> dict[str, Any]:
     first, *others = [json.loads((home / "config.json").read_text()) for home in homes]
     for home, other in zip(homes[1:], others, strict=True):
         a, b = ({k: c[k] for k in kept} for c in (first, other))
-        if a["domain"] != b["domain"] or a["fingerprint"] != b["fingerprint"] or a["data"] != b["data"]:
-            raise UserError(
-                f"{home} and {homes[0]} are judged on different data and cannot be compared:\n  {difference(a, b)}"
-            )
+        if found := difference(a, b):
+            raise UserError(f"{home} and {homes[0]} are judged on different data and cannot be compared:\n  {found}")
     return first
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scigen.errors import UserError
+from scigen.io.ledger import differences
 
 
 def digest(content: Any) -> str:
@@ -67,18 +68,9 @@ def alone(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def difference(old: Any, new: Any, where: str = "") -> str:
-    """The first few differences between two nested configurations, one a line: key: old → new."""
-    lines: list[str] = []
-
-    def walk(a: Any, b: Any, key: str) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for k in sorted(a.keys() | b.keys()):
-                walk(a.get(k), b.get(k), f"{key}.{k}".lstrip("."))
-        elif a != b:
-            lines.append(f"{key}: there {a!r}, asked for {b!r}")
-
-    walk(old, new, where)
+def difference(there: Any, asked: Any) -> str:
+    """The first few differences between two nested configurations, one a line."""
+    lines = differences(there, asked)
     return "\n  ".join(lines[:5] + ([f"and {len(lines) - 5} more"] if len(lines) > 5 else []))
 
 

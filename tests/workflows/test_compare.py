@@ -42,9 +42,10 @@ def test_run_folders_stand_alone_behind_the_verb():
 
 @pytest.fixture(scope="module")
 def compared(fitted: Fitted) -> dict:
+    """One student's comparison: other tests put more students into the same run folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(fitted.home)
-        assert main(["compare", str(fitted.run), *FEW]) == 0
+        assert main(["compare", str(fitted.stage), *FEW]) == 0
     return json.loads((fitted.home / "compared" / "compare.json").read_text())
 
 
@@ -58,8 +59,7 @@ def test_students_and_solvers_are_there_once_with_their_calls(fitted, compared):
     assert compared["reference"] == "teacher, dpm_solver, 4 steps"
     assert rows[compared["reference"]]["score"] == {"estimate": 1.0, "low": 1.0, "high": 1.0}
     assert all(s["seconds"] > 0 for s in rows.values())
-    slow, fast = rows["teacher, dpm_solver, 4 steps"], rows["student, regression, 1 step"]
-    assert slow["seconds"] > fast["seconds"] and fast["bundle"] == scigen.load(fitted.student).fingerprint()
+    assert rows["student, regression, 1 step"]["bundle"] == scigen.load(fitted.student).fingerprint()
     cheapest = [s for s in compared["settings"] if s["within"]]
     assert compared["cheapest"] == min(cheapest, key=lambda s: (s["calls"], s["seconds"]))["name"]
     page = (fitted.home / "compared" / "report.html").read_text("utf-8")
@@ -75,7 +75,7 @@ def test_all_are_sampled_with_the_same_samples_members_and_seed(fitted, compared
 
 def test_a_repeated_command_samples_and_times_nothing(inside, compared, monkeypatch):
     monkeypatch.setattr("scigen.core.bundle.Bundle.draw", lambda *_, **__: pytest.fail("sampled again"))
-    assert main(["compare", str(inside.run), *FEW]) == 0
+    assert main(["compare", str(inside.stage), *FEW]) == 0
     again = json.loads((inside.home / "compared" / "compare.json").read_text())
     assert again["settings"] == compared["settings"]
 
