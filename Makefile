@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow lint format clean
+.PHONY: quickstart test test-slow lint format docs notebooks clean
 
 quickstart: $(INSTALLED)  ## default data -> teacher -> few-step student -> report
 	$(BIN)/scigen fit domain=weather
@@ -25,6 +25,13 @@ lint: $(INSTALLED)  ## style, layers, types
 format: $(INSTALLED)  ## mend the style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)  ## the site, in build/site
+	$(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+notebooks: $(INSTALLED)  ## run examples/ anew and keep their outputs
+	$(BIN)/python examples/execute.py
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "scigen needs Python 3.11 or newer; try: make PYTHON=python3.12")'

@@ -1,7 +1,7 @@
-"""What is kept of a training on its way: checkpoint, losses, snapshots of averages."""
+"""What is kept of a training on its way: checkpoint, losses, snapshots of averages; loggers may listen."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from scigen.core.methods.base import Batch
 from scigen.core.selection import Selector
@@ -18,7 +19,12 @@ class Recorder(Callback):
     """Keeps a checkpoint of everything and a CSV of the losses, and reports progress: the first process's alone do."""
 
     def __init__(
-        self, folder: Path, every: int, selector: Selector, report: Callable[[int, float], None] | None = None
+        self,
+        folder: Path,
+        every: int,
+        selector: Selector,
+        report: Callable[[int, float], None] | None = None,
+        logger: Callable[[], Logger] | None = None,
     ) -> None:
         """Set where and how often.
 
@@ -27,8 +33,11 @@ class Recorder(Callback):
             every: micro-batches between checkpoints.
             selector: keeps the averages.
             report: called with (micro-batches done, mean loss of late).
+            logger: makes what is told, in the first process, all that the CSV files are told.
         """
         self.folder, self.every, self.selector, self.report = folder, every, selector, report
+        self.make = logger
+        self.logger: Logger | None = None
         self.stopped = False
         self.sums: dict[str, list[float]] = {}
         self.mean = math.nan
@@ -37,6 +46,16 @@ class Recorder(Callback):
     def checkpoint(self) -> Path:
         """The file to go on from."""
         return self.folder / "last.ckpt"
+
+    def on_train_start(self, trainer: lightning.Trainer, driver: Any) -> None:
+        """Begin to log."""
+        if self.make is not None and trainer.is_global_zero:
+            self.logger = self.make()
+
+    def teardown(self, trainer: lightning.Trainer, driver: Any, stage: str) -> None:
+        """Let the logger write what it holds back."""
+        if self.logger is not None:
+            self.logger.finalize("success")
 
     def on_train_batch_start(self, trainer: lightning.Trainer, driver: Any, batch: Batch, batch_idx: int) -> None:
         """Save between two steps, when all counters agree."""
@@ -64,7 +83,8 @@ class Recorder(Callback):
             self._note(done, driver)
             if averages is not None:
                 with torch.random.fork_rng(), torch.no_grad():
-                    self.selector.snapshot(averages, step)
+                    scores = self.selector.snapshot(averages, step)
+                self._tell(step, scores, "validation/")
                 exhausted = self.selector.exhausted(step)
         if keeps:
             self.stopped = trainer.should_stop = trainer.strategy.broadcast(exhausted)
@@ -78,8 +98,14 @@ class Recorder(Callback):
             self.mean = row.get("student/loss", self.mean)
             self.sums.clear()
             self._write(done // driver.schedule.accumulate, row)
+            self._tell(done // driver.schedule.accumulate, row)
         if self.report:
             self.report(done, self.mean)
+
+    def _tell(self, step: int, row: Mapping[str, float], prefix: str = "") -> None:
+        """Pass a row on to the logger, if there is one."""
+        if self.logger is not None and row:
+            self.logger.log_metrics({f"{prefix}{name}": value for name, value in row.items()}, step)
 
     def _write(self, step: int, row: dict[str, float]) -> None:
         """Add a row to training.csv; rows of steps that were lost to a kill are replaced."""

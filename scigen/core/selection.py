@@ -85,8 +85,8 @@ class Selector:
         rows = rows[(rows["step"] <= step) & rows["score"].notna()].sort_values("step")
         return 0 < self.patience < len(rows) - int(rows["score"].to_numpy().argmin()) if len(rows) else False
 
-    def snapshot(self, ema: PowerEMA, step: int) -> None:
-        """Keep the averages as they are after `step` and judge the first of them."""
+    def snapshot(self, ema: PowerEMA, step: int) -> Mapping[str, float]:
+        """Keep the averages as they are after `step` and judge the first of them; returns its scores, or none."""
         path = self.folder / "averages" / f"step-{step:08d}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {
@@ -97,8 +97,7 @@ class Selector:
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, metadata={"updates": str(int(ema.steps)), "step": str(step)})
         partial.replace(path)
-        if self.judge is not None:
-            self._score(ema.average(), step, ema.widths[0])
+        return {} if self.judge is None else self._score(ema.average(), step, ema.widths[0])
 
     def snapshots(self, ema: PowerEMA) -> list[Snapshot]:
         """All that are kept."""
@@ -142,13 +141,15 @@ class Selector:
         student.load_state_dict(state)
         return student
 
-    def _score(self, student: nn.Module, step: int, width: float) -> None:
+    def _score(self, student: nn.Module, step: int, width: float) -> Mapping[str, float]:
         """Judge a student and add a row; one that is there already is replaced."""
         assert self.judge is not None
-        row = {"step": step, "width": width, **self.judge(student)}
+        scores = self.judge(student)
+        row = {"step": step, "width": width, **scores}
         before = self.scores()
         before = before[(before["step"] != step) | (before["width"] != width)]
         table = pd.concat([before, pd.DataFrame([row])]) if len(before) else pd.DataFrame([row])
         partial = self.table.with_suffix(".partial")
         table.to_csv(partial, index=False, float_format="%.8g")
         partial.replace(self.table)
+        return scores

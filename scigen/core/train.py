@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from scigen.core.datamodule import SampleStream
@@ -36,6 +37,7 @@ def train(
     checkpoint_every: int = 200,
     report: Callable[[int, float], None] | None = None,
     judge: Judge | None = None,
+    logger: Callable[[], Logger] | None = None,
 ) -> nn.Module:
     """Train a method, going on from the folder's checkpoint if there is one.
 
@@ -49,6 +51,7 @@ def train(
         checkpoint_every: steps between checkpoints.
         report: called with (micro-batches done, mean loss of late).
         judge: of students, for the choice of weights and early stopping; None keeps the last average.
+        logger: makes what listens beside the CSV files, in the process that writes them.
 
     Raises:
         UserError: for a precision, strategy or number of devices that it is not made for, a checkpoint of another
@@ -63,7 +66,8 @@ def train(
     torch.manual_seed(step_seed(seed, 0))
     method.prepare(stream.get(stream.indices(0)))
     select(method.student, schedule.parameters)
-    job = Job(method, stream, schedule, trainer, folder, seed, checkpoint_every * schedule.accumulate, judge)
+    every = checkpoint_every * schedule.accumulate
+    job = Job(method, stream, schedule, trainer, folder, seed, every, judge, logger)
     if ranks == 1:
         driver = job.run(None, report)
     else:
@@ -94,6 +98,7 @@ class Job:
     seed: int
     every: int
     judge: Judge | None
+    logger: Callable[[], Logger] | None = None
 
     @property
     def selector(self) -> Selector:
@@ -143,7 +148,7 @@ class Job:
         _hush()
         self.left()
         driver = self.driver(sharded)
-        recorder = Recorder(self.folder, self.every, self.selector, report)
+        recorder = Recorder(self.folder, self.every, self.selector, report, self.logger)
         run = self.trainer(**{**OPTIONS, **arguments}, callbacks=[recorder], default_root_dir=self.folder)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__`")

@@ -25,9 +25,11 @@ from scigen.core.methods.base import Method
 from scigen.core.selection import faults
 from scigen.core.train import train
 from scigen.errors import UserError
+from scigen.plots.validation import figure
 from scigen.progress import progress
 from scigen.workflows.card import made
 from scigen.workflows.device import pick
+from scigen.workflows.watching import logger_of
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +84,13 @@ def run(
     args["accelerator"] = pick(cfg.trainer.accelerator).type  # so that training and sampling agree
     trainer = partial(get_class(cfg.trainer._target_), **args)
     accumulate = schedule.accumulate
+    if isinstance(judge, EnsembleJudge):
+        judge = replace(judge, picture=folder / "samples.png")
     with progress(title, schedule.steps, "steps") as advance:
         return train(
             method, stream, schedule, trainer, folder, seed=cfg.seed, checkpoint_every=cfg.trainer.checkpoint_every,
             report=lambda done, loss: advance(done // accumulate, f"loss {loss:.4g}" if loss == loss else ""),
-            judge=judge,
+            judge=judge, logger=logger_of(plain(cfg).get("logger"), folder),
         )  # fmt: skip
 
 
@@ -142,6 +146,7 @@ class EnsembleJudge:
         probe: bundle that takes the weights, on the device to sample on.
         inputs: prepared, in memory.
         truth: (samples, C, *S), as the codec scores it.
+        picture: where the samples are drawn each time, if anywhere.
     """
 
     probe: Bundle
@@ -151,6 +156,7 @@ class EnsembleJudge:
     steps: tuple[int | None, ...]
     seed: int
     batch: int
+    picture: Path | None = None
 
     def __call__(self, denoiser: nn.Module) -> dict[str, float]:
         """The faults, averaged over the numbers of steps."""
@@ -160,6 +166,8 @@ class EnsembleJudge:
             blocks = self.probe.blocks(self.inputs, self.members, seed=self.seed, steps=n, batch=self.batch)
             members = self.probe.codec.scored(np.concatenate([b for _, b in blocks]))
             found.append(faults(members, self.truth))
+        if self.picture is not None:
+            figure(self.truth, members, next(iter(self.probe.codec.variables)), self.picture)
         return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
 
 
