@@ -79,7 +79,8 @@ class TracedReconstruction(Traced):
         texture = 1 + 0.3 * np.sin(9 * x + rng.uniform(0, 6, (batch, 1, 1))) * np.cos(7 * y)
         images = (inside * texture * np.exp(1j * (0.5 * x + 0.3 * y))).astype(np.complex64)
         keys = [f"example/{i}" for i in range(batch)]
-        return synth.scan(images, keys, seed, coils=(min(2, self.codec.coils), self.codec.coils))
+        most = self.codec.coils
+        return synth.scan(images, keys, seed, coils=(min(2, most), most), accelerations=(2, 3))
 
     def feed(self, archive: xr.Dataset) -> dict[str, Tensor]:
         """Of checked scans."""

@@ -132,7 +132,9 @@ class TracedDownscaling(Traced):
             places = grid.latlon()
             if places is None:
                 raise UserError("format=earth2studio: the grid has no latitudes and longitudes; use format=pt2.")
-            files[name] = xr.Dataset({n: (("y", "x"), np.array(v)) for n, v in zip(("lat", "lon"), places, strict=True)})
+            files[name] = xr.Dataset(
+                {n: (("y", "x"), np.array(v)) for n, v in zip(("lat", "lon"), places, strict=True)}
+            )
         if codec.static:
             files["invariants.nc"] = xr.Dataset({n: (("y", "x"), v) for n, v in codec.static.items()})
         return {

@@ -122,8 +122,8 @@ def _denoiser(bundle: Bundle, path: Path) -> dict[str, Any]:
 def _within(far: float, limit: float) -> None:
     if not far <= limit:
         raise UserError(
-            f"The exported model disagrees with the bundle by {far:.2g} of what varies, more than {limit:g}: nothing was"
-            " written. Try another format, or another version of torch."
+            f"The exported model disagrees with the bundle by {far:.2g} of what varies, more than {limit:g}: nothing"
+            " was written. Try another format, or another version of torch."
         )
 
 

@@ -75,7 +75,7 @@ def write(bundle: Bundle, path: Path) -> Callable[[Tensor, Tensor, dict[str, Ten
             own["cond_concat"] = condition["fields"]
         if network.condition_scalars:
             own["cond_vec"] = condition["scalars"]
-        return again(x, sigma, condition=TensorDict(own, batch_size=[x.shape[0]]) if own else None)  # type: ignore[arg-type]
+        return again(x, sigma, condition=TensorDict(own, batch_size=[x.shape[0]]) if own else None)
 
     return run
 

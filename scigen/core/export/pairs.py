@@ -122,7 +122,9 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.sub.Tensor: lambda x, y: Pair(pair(x).re - pair(y).re, pair(x).im - pair(y).im),
     aten.mul.Tensor: multiply,
     aten.div.Tensor: divide,
-    aten.where.self: lambda w, x, y: Pair(torch.where(w, pair(x).re, pair(y).re), torch.where(w, pair(x).im, pair(y).im)),
+    aten.where.self: lambda w, x, y: Pair(
+        torch.where(w, pair(x).re, pair(y).re), torch.where(w, pair(x).im, pair(y).im)
+    ),
     aten._to_copy.default: _copied,
     aten.full_like.default: _filled,
     aten._assert_tensor_metadata.default: lambda *_, **__: None,
@@ -140,7 +142,7 @@ class _Interpreter(fx.Interpreter):
     """Runs a graph node by node; what is complex in it is a pair here."""
 
     def __init__(self, real: Real) -> None:
-        super().__init__(real.module)  # type: ignore[arg-type]
+        super().__init__(real.module)
         self.real = real
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
