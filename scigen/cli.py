@@ -21,7 +21,7 @@ PATHS = ("inspect", "check")
 """Verbs whose first word may be a path alone."""
 FOLDERS = ("compare",)
 """Verbs whose words without `=` are run folders."""
-VERBS = ("synth", "fit", "sample", "check", "evaluate", "compare", "inspect", "benchmark")
+VERBS = ("synth", "fit", "sample", "check", "evaluate", "compare", "inspect", "export", "benchmark")
 
 
 class _Parser(argparse.ArgumentParser):

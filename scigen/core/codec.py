@@ -12,9 +12,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from scigen.core.operator import Operator
+from scigen.core.traced import Traced
 from scigen.errors import UserError
 from scigen.io.archive import open_archive
 
@@ -113,6 +114,19 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Physical fields (B, C, *S) of network samples x (B, C, *S) drawn under `condition`."""
+
+    @property
+    def regression(self) -> nn.Module | None:
+        """A network for the mean that samples are residuals of; None without."""
+        return None
+
+    def traced(self) -> Traced:
+        """Its tensor part, for export: without archives, from tensors in physical units on.
+
+        Raises:
+            UserError: if there is none, with the reason.
+        """
+        raise UserError(f"export: models of {type(self).__name__} cannot leave scigen; sample them with scigen sample.")
 
     @abstractmethod
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> "Layout":

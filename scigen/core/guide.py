@@ -82,5 +82,5 @@ class Weighed(DenoiserModule):
 
     def _corrected(self, own: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """The network's output after the measurement."""
-        level = torch.as_tensor(sigma, device=own.device).to(torch.float64).expand(len(own))
+        level = torch.as_tensor(sigma, device=own.device).to(torch.float64).expand(own.shape[0])
         return self.operator.bind(condition).correct(own, level)

@@ -33,7 +33,7 @@ class ConditionalMean(DenoiserModule):
 
     def forward(self, x: Tensor, sigma: Tensor | None = None, condition: Condition | None = None) -> Tensor:
         """The mean, (B, C, *S); of x only the shape is used."""
-        return self.network(torch.zeros_like(x), x.new_zeros(len(x)), condition)
+        return self.network(torch.zeros_like(x), x.new_zeros(x.shape[0]), condition)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(settings as JSON types, arrays) that `restore` rebuilds it from."""

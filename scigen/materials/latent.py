@@ -18,6 +18,7 @@ from scigen.core.networks.autoencoder import Autoencoder
 from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.materials.physics import MicrostructureCodec
+from scigen.materials.traced import TracedLatent
 
 LATENT = "latent"
 """Variable of a training split that holds what the autoencoder made of it, (specimen, C, *S / factor)."""
@@ -101,6 +102,10 @@ class LatentCodec(MicrostructureCodec):
         latent = x * self._each(self.spread).to(x) + self._each(self.centre).to(x)
         with torch.inference_mode():
             return torch.cat([self.autoencoder.decode(one[None].to(device).float()).cpu() for one in latent])
+
+    def traced(self) -> TracedLatent:
+        """Quantities in, labels out."""
+        return TracedLatent(self, self.autoencoder, self._each(self.centre), self._each(self.spread))
 
     def typical(self, truth: xr.Dataset, inputs: xr.Dataset, index: Index) -> Tensor:
         """Latents have no fractions to be about: the samples themselves."""

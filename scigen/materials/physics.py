@@ -24,6 +24,7 @@ from scigen.materials.calibration import Calibration, calibrate
 from scigen.materials.export import FORMATS, export
 from scigen.materials.known import UNKNOWN, Known, checked_part
 from scigen.materials.quantities import Quantity, asked, check_transport, complete, fractions_of, outside
+from scigen.materials.traced import TracedMicrostructure
 
 log = logging.getLogger(__name__)
 
@@ -242,6 +243,10 @@ class MicrostructureCodec(Codec):
                 fixed = known[i, 0].cpu().numpy()[tuple(slice(b, b + n) for n in self.size)] > 0
             out.append(label(one, share[i].numpy() if self.exact else None, self.phases, fixed))
         return torch.from_numpy(np.stack(out))[:, None].float()
+
+    def traced(self) -> TracedMicrostructure:
+        """Quantities and known voxels in, labels out."""
+        return TracedMicrostructure(self)
 
     def scores(self, x: Tensor, share: Tensor) -> Tensor:
         """v_p · (x + base), (B, P, *S) of network samples."""

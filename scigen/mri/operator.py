@@ -120,7 +120,7 @@ def conjugate_gradients(
     p, rho = z, dot(r, z)
     for _ in range(iterations):
         live = dot(r, r) > goal
-        if not live.any():
+        if not torch.compiler.is_compiling() and not live.any():
             break
         q = apply(p)
         step = torch.where(live, rho / dot(p, q).clamp_min(torch.finfo(rho.dtype).tiny), 0)[:, None, None]
@@ -180,7 +180,8 @@ def posterior_mean(
     def solver(v: Tensor) -> Tensor:
         return conjugate_gradients(operator, weight, precision, density, v, iterations, tolerance)
 
-    return u + Inverse.apply(weight[:, None, None] * (aliased - operator.normal(u)), solver)
+    left = weight[:, None, None] * (aliased - operator.normal(u))
+    return u + (solver(left) if torch.compiler.is_compiling() else Inverse.apply(left, solver))
 
 
 class Measured(Operator):
@@ -258,7 +259,7 @@ class Measured(Operator):
         assert self.condition is not None
         c = self.condition
         u = self.image(r)
-        precision = self.precision.to(u.device, c["mask"].dtype).expand(len(u), -1, -1)
+        precision = self.precision.to(u.device, c["mask"].dtype).expand(u.shape[0], -1, -1)
         x = posterior_mean(self.sense, u, c["aliased"], c["noise"], precision, c["density"], iterations=self.iterations)
         move = x - u
         left, reach = c["aliased"] - self.sense.normal(u), self.sense.normal(move)

@@ -24,6 +24,7 @@ from scigen.mri.operator import Measured, Sense, to_channels, to_complex
 from scigen.mri.preparation import derived, scan_scales
 from scigen.mri.reading import open_scans
 from scigen.mri.spectrum import on_grid, radial_profile
+from scigen.mri.traced import TracedReconstruction
 
 CHUNK = 64
 """Slices that are encoded at once."""
@@ -166,7 +167,11 @@ class ReconstructionCodec(Codec):
         }  # fmt: skip
         maps = np.zeros((len(out["scale"]), self.coils, *self.size), np.complex64)
         maps[:, : part.sizes["coil"]] = part["sens_maps"].values
-        out["sens_maps"] = torch.from_numpy(maps)
+        return self.seen(out | {"sens_maps": torch.from_numpy(maps)})
+
+    def seen(self, scan: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A scan's tensors, as `condition` names them, and the "fields" and "scalars" that networks see of them."""
+        out = dict(scan)
         back = out["phase"].conj()
         seen = [to_channels(back * out["mean"]), to_channels(back * out["aliased"]), out["mask"][:, None] - 0.5]
         out["fields"] = torch.cat(seen, dim=1)
@@ -181,12 +186,25 @@ class ReconstructionCodec(Codec):
         self, condition: dict[str, Tensor], samples: Sequence[str], members: Sequence[int], seed: int
     ) -> dict[str, Tensor]:
         """With noise of the scan's own level on every member's k-space: Aᴴ(y + n′)."""
-        shape = (2 * self.coils, *self.size)
-        rows = [addressed.normal(seed, f"kspace|{s}", m, shape) for s, m in zip(samples, members, strict=True)]
-        noise = torch.from_numpy(np.stack(rows)).unflatten(1, (self.coils, 2))
+        noise = self.kspace_noise(samples, members, seed)
         noise = torch.complex(noise[:, :, 0], noise[:, :, 1]) * condition["noise"][:, None, None, None]
         own = Sense(condition["sens_maps"], condition["mask"]).combine(noise)
         return condition | {"aliased": condition["aliased"] + own}
+
+    def kspace_noise(self, samples: Sequence[str], members: Sequence[int], seed: int) -> Tensor:
+        """Unit noise of every member's k-space, (B, coils, 2, Y, X)."""
+        shape = (2 * self.coils, *self.size)
+        rows = [addressed.normal(seed, f"kspace|{s}", m, shape) for s, m in zip(samples, members, strict=True)]
+        return torch.from_numpy(np.stack(rows)).unflatten(1, (self.coils, 2))
+
+    def traced(self) -> TracedReconstruction:
+        """k-space, mask, maps and noise level in, images out."""
+        return TracedReconstruction(self)
+
+    @property
+    def spectrum(self) -> Tensor:
+        """Power of one part of a k-space coefficient of scaled images, (Y, X)."""
+        return self._spectrum
 
     def settled(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Samples whose data are as far from the measurement as its noise is: see `Measured.settled`."""

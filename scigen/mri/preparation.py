@@ -56,9 +56,9 @@ def derived(scans: xr.Dataset, spectrum: Tensor, iterations: int, conditional: b
         step = max(1, COILS // max(int(kind[0]), 1))
         for part in (index[i : i + step] for i in range(0, len(index), step)):
             sense, kspace = scan_of(scans, part, live)
-            for name, values in _derived(
-                sense, kspace, scans["noise_std"].values[part], spectrum, iterations, conditional
-            ).items():
+            noise = torch.from_numpy(np.asarray(scans["noise_std"].values[part], np.float64))
+            for name, found in derived_of(sense, kspace, noise, spectrum, iterations, conditional).items():
+                values = found.numpy()
                 out.setdefault(name, np.empty((len(live), *values.shape[1:]), values.dtype))[part] = values
     return xr.Dataset({n: (("slice", "y", "x")[: v.ndim], v) for n, v in out.items()})
 
@@ -92,23 +92,28 @@ def scan_of(scans: xr.Dataset, part: np.ndarray, live: np.ndarray) -> tuple[Sens
     return Lines(maps, torch.from_numpy(scans["mask"].values[part])), kspace
 
 
-def _derived(
-    sense: Sense, kspace: Tensor, noise_std: np.ndarray, spectrum: Tensor, iterations: int, conditional: bool
-) -> dict[str, np.ndarray]:
-    """What `derived` gives, of some slices."""
+def derived_of(
+    sense: Sense, kspace: Tensor, noise_std: Tensor, spectrum: Tensor, iterations: int, conditional: bool = True
+) -> dict[str, Tensor]:
+    """What `derived` gives, of some slices, from A, y (B, coils, Y, X) and the noise (B,)."""
     scale = scales(sense.combine(kspace))
     aliased = sense.combine(kspace / scale[:, None, None, None].to(torch.complex64))
-    noise = torch.from_numpy(np.asarray(noise_std, np.float64)) / scale.double()
+    noise = noise_std.double() / scale.double()
     noise = noise.clamp_min(LEAST_NOISE).float()
     density, mean = sense.density(), torch.zeros_like(aliased)
     if conditional:
-        precision = spectrum.reciprocal().float().expand(len(scale), -1, -1)
-        mean = posterior_mean(sense, mean, aliased, noise, precision, density, iterations, TOLERANCE)
+        # a few coils close to each other make H so ill-conditioned that single precision leaves 1e-3 to chance
+        precision = spectrum.double().reciprocal().expand(scale.shape[0], -1, -1)
+        precise = type(sense)(sense.maps.to(torch.complex128), sense.mask)
+        start = torch.zeros_like(precise.maps[:, 0])
+        mean = posterior_mean(
+            precise, start, precise.combine(kspace / scale[:, None, None, None]), noise, precision, precise.density(),
+            iterations, TOLERANCE,
+        ).to(aliased.dtype)  # fmt: skip
     live = sense.maps.abs().amax((2, 3)) > 0
     seen = (sense.mask[:, None] * kspace * live[:, :, None, None]).to(torch.complex128).abs().square()
-    found = {
+    return {
         "scale": scale, "noise": noise, "aliased": aliased, "prior_mean": mean, "phase": smooth_phase(aliased),
         "density": density, "energy": seen.sum((1, 2, 3)) / scale.double() ** 2,
         "count": sense.mask.double().sum((1, 2)) * live.sum(1),
     }  # fmt: skip
-    return {n: v.numpy() for n, v in found.items()}

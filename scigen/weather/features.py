@@ -1,5 +1,7 @@
 """What a network is told of place and time beside the fields: position in the block, place on the globe, sun, clock."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from torch import Tensor
@@ -46,7 +48,7 @@ def place(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 def clock(time: xr.DataArray) -> Tensor:
     """sin and cos of the hour of the day and of the day of the year, in UTC: (B, 4)."""
-    day, year = _angles(time)
+    day, year = angles(time)
     return tensor(np.stack([f(a) for a in (day, year) for f in (np.sin, np.cos)], axis=1))
 
 
@@ -60,21 +62,32 @@ def sun(time: xr.DataArray, latitude: np.ndarray, longitude: np.ndarray) -> np.n
         latitude: degrees north, (Y, X).
         longitude: degrees east, (Y, X).
     """
-    day, year = _angles(time)
+    return zenith(*angles(time), np.deg2rad(latitude), np.deg2rad(longitude))
+
+
+def zenith(day: Any, year: Any, latitude: Any, longitude: Any, library: Any = np) -> Any:
+    """Cosine of the sun's zenith angle: (B, Y, X), of arrays or tensors, whose `library` is numpy or torch.
+
+    Args:
+        day: hour of the day as an angle, (B,).
+        year: day of the year as an angle, (B,).
+        latitude: radians, (Y, X).
+        longitude: radians, (Y, X).
+        library: with sin and cos.
+    """
+    cos, sin = library.cos, library.sin
     g = year[:, None, None]
     declination = (
-        0.006918 - 0.399912 * np.cos(g) + 0.070257 * np.sin(g) - 0.006758 * np.cos(2 * g) + 0.000907 * np.sin(2 * g)
-        - 0.002697 * np.cos(3 * g) + 0.00148 * np.sin(3 * g)
+        0.006918 - 0.399912 * cos(g) + 0.070257 * sin(g) - 0.006758 * cos(2 * g) + 0.000907 * sin(2 * g)
+        - 0.002697 * cos(3 * g) + 0.00148 * sin(3 * g)
     )  # fmt: skip
-    equation = (
-        0.000075 + 0.001868 * np.cos(g) - 0.032077 * np.sin(g) - 0.014615 * np.cos(2 * g) - 0.040849 * np.sin(2 * g)
-    )
-    hour = day[:, None, None] - np.pi + np.deg2rad(longitude)[None] + equation
-    lat = np.deg2rad(latitude)[None]
-    return np.sin(lat) * np.sin(declination) + np.cos(lat) * np.cos(declination) * np.cos(hour)
+    equation = 0.000075 + 0.001868 * cos(g) - 0.032077 * sin(g) - 0.014615 * cos(2 * g) - 0.040849 * sin(2 * g)
+    hour = day[:, None, None] - np.pi + longitude[None] + equation
+    lat = latitude[None]
+    return sin(lat) * sin(declination) + cos(lat) * cos(declination) * cos(hour)
 
 
-def _angles(time: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+def angles(time: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     """Hour of the day and day of the year as angles, (B,) each; the year is as long as its calendar has it."""
     length = DAYS.get(time.dt.calendar, 365.25)
     hours = (time.dt.hour + time.dt.minute / 60).values

@@ -25,6 +25,7 @@ from scigen.weather.features import check_features, clock, in_block, place, sun
 from scigen.weather.operators import BlockMean, Interpolation
 from scigen.weather.region import cells_within
 from scigen.weather.relocation import place_static
+from scigen.weather.traced import TracedDownscaling
 from scigen.weather.transforms import Transform, default, transform
 from scigen.weather.window import Window
 
@@ -212,6 +213,18 @@ class DownscalingCodec(Codec):
             scaled = scale_blocks(self.mean_operator, fields[:, self._scaled], condition["coarse"])
             fields = fields.index_copy(1, torch.tensor(self._scaled, device=x.device), scaled)
         return fields
+
+    @property
+    def regression(self) -> ConditionalMean | None:
+        """The network whose output is added to the base."""
+        return self.mean
+
+    def traced(self) -> TracedDownscaling:
+        """Coarse fields and the clock in, fine fields out."""
+        return TracedDownscaling(
+            self, shared=dict(self._shared), held=self._held, scaled=self._scaled, fixed=self._fixed,
+            places=self._latlon if "sun" in self.features else None,
+        )  # fmt: skip
 
     def like(self, **changes: Any) -> "DownscalingCodec":
         """The same but for these arguments of the constructor."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from math import pi
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from scigen.errors import UserError
@@ -164,7 +165,7 @@ class Bounded(Transform):
     def forward(self, x: Tensor) -> Tensor:
         """(…) to (…)."""
         u = (x - self.low) / (self.high - self.low)
-        if x.numel() and not (u.min() >= -SLACK and u.max() <= 1 + SLACK):
+        if not torch.compiler.is_compiling() and x.numel() and not (u.min() >= -SLACK and u.max() <= 1 + SLACK):
             raise UserError(
                 f"Values from {float(x.min()):g} to {float(x.max()):g} lie outside [{self.low:g}, {self.high:g}], the"
                 " bounds of their transform: mend them, check the units, or set data.transforms."
@@ -214,7 +215,9 @@ def default(name: str, units: str) -> Transform:
 
 
 def _from_zero(x: Tensor, what: Transform) -> Tensor:
-    """Values that must be at least 0, rounding aside."""
+    """Values that must be at least 0, rounding aside; what is traced cannot look at them, and clips."""
+    if torch.compiler.is_compiling():
+        return x.clamp_min(0)
     low = float(x.min()) if x.numel() else 0.0
     if low < -SLACK * max(1.0, float(x.max()) if x.numel() else 1.0):
         raise UserError(

@@ -22,11 +22,12 @@ from scigen.core.methods.base import Distiller
 from scigen.core.networks.widen import widen
 from scigen.core.sampling import Sampling
 from scigen.core.streaming import archive_stream
+from scigen.core.teachers.converted import Converted
 from scigen.errors import UserError
 from scigen.workflows.device import pick
 from scigen.workflows.folder import claim, digest
 from scigen.workflows.pairs import Pairs, pair_stream
-from scigen.workflows.training import adopt, calibrated, judge_of, plain, provenance, run, settings
+from scigen.workflows.training import adopt, build, calibrated, judge_of, plain, provenance, run, settings
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def check(cfg: DictConfig, data: Data, teacher: Bundle) -> None:
         UserError: for what would stop one of the stages later.
     """
     config = plain(cfg)
-    student = _smaller(config["student"], teacher) if config["student"] else _start(cfg, teacher)
+    student = _smaller(config, teacher) if config["student"] else _start(cfg, teacher)
     for method in _chain(config):
         bundle, learning = _build(method, student, teacher)
         if learning.pairs:
@@ -109,20 +110,21 @@ def _start(cfg: DictConfig, teacher: Bundle) -> Bundle:
     return found
 
 
-def _smaller(own: dict[str, Any], teacher: Bundle) -> Bundle:
-    """The teacher's bundle around another network of its class, not trained."""
-    name = teacher.network_class.rsplit(".", 1)[-1]
+def _smaller(config: dict[str, Any], teacher: Bundle) -> Bundle:
+    """The teacher's bundle around another network, not trained: of its class, or `network=` if it is from elsewhere."""
+    own, base, kind = config["student"], teacher.network_args, teacher.network_class
+    if isinstance(teacher.network, Converted):
+        _, kind, base = build(config["network"], teacher.codec, config["seed"])
+    name = kind.rsplit(".", 1)[-1]
     if taken := [k for k in GIVEN if k in own]:
-        raise UserError(
-            f"student={own}: {taken[0]} is the data's, {teacher.network_args[taken[0]]} here; leave it out."
-        )
-    args = {**teacher.network_args, **own}
+        raise UserError(f"student={own}: {taken[0]} is the data's, {base[taken[0]]} here; leave it out.")
+    args = {**base, **own}
     try:
-        network = get_class(teacher.network_class)(**args)
+        network = get_class(kind)(**args)
     except TypeError as error:
-        known = [k for k in teacher.network_args if k not in GIVEN]
+        known = [k for k in base if k not in GIVEN]
         raise UserError(f"student={own}: {name} takes {', '.join(known)} and the like ({error}).") from error
-    return replace(teacher, network=network, network_args=args)
+    return replace(teacher, network=network, network_class=kind, network_args=args)
 
 
 def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
@@ -130,6 +132,8 @@ def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
     config = plain(cfg)
     wanted = {k: config[k] for k in ("student", "teaching", "seed", "noise", "crop")}
     wanted |= {"teacher": teacher.fingerprint(), "data": data.fingerprint}
+    if isinstance(teacher.network, Converted):
+        wanted["network"] = config["network"]
     folder = claim(home / f"small-{digest(wanted)}", wanted)
     path = folder / "start.safetensors"
     if path.exists():
@@ -137,7 +141,7 @@ def _shrink(cfg: DictConfig, data: Data, teacher: Bundle, home: Path) -> Bundle:
         return load(path)
     began = time.monotonic()
     torch.manual_seed(cfg.seed)
-    bundle = _smaller(config["student"], teacher)
+    bundle = _smaller(config, teacher)
     counts = [sum(p.numel() for p in b.network.parameters()) for b in (bundle, teacher)]
     log.info("smaller student: %.2f M parameters, the teacher %.2f M", *(c / 1e6 for c in counts))
     arguments, schedule = settings(config["teaching"])

@@ -15,10 +15,12 @@ from scigen.core.bundle import Bundle, load
 from scigen.core.crops import Crops
 from scigen.core.domain import Data, Domain
 from scigen.core.methods.base import Distiller
+from scigen.core.networks.allowed import NETWORKS
 from scigen.core.noise import sigma_range
 from scigen.core.sampling import Sampling
 from scigen.core.streaming import archive_stream
 from scigen.errors import UserError
+from scigen.workflows import teacher as teachers
 from scigen.workflows.autoencoder import with_autoencoder
 from scigen.workflows.baseline import baseline
 from scigen.workflows.card import write_cards
@@ -40,7 +42,8 @@ def run(cfg: DictConfig) -> Path:
     _limit(cfg)
     _check(cfg)
     domain: Domain = instantiate(cfg.domain, **cfg.data)
-    teacher = load(cfg.teacher) if cfg.teacher else None
+    elsewhere = teachers.found(plain(cfg)["teacher"])
+    teacher = load(cfg.teacher) if cfg.teacher and elsewhere is None else None
     start = load(cfg.init) if cfg.init and not _distils(cfg) else None
     if start and (start.role != "teacher" or start.two_times):
         raise UserError(
@@ -62,6 +65,10 @@ def run(cfg: DictConfig) -> Path:
         given = given.placed(data.codec)
         teacher, start = (given, None) if teacher else (None, given)
     log.info("data: %s", data.source)
+    if elsewhere is not None:
+        data, teacher = teachers.joined(elsewhere, data, domain.name)
+        given = teacher
+        teachers.give_student(cfg, teacher, stored=teacher.network_class in NETWORKS)
     config = plain(cfg)
     made_of = (
         {"teacher": teacher.fingerprint()}

@@ -1,11 +1,12 @@
-"""The verb inspect: what scigen sees in a bundle or an archive."""
+"""The verb inspect: what scigen sees in a bundle, an archive or a teacher from elsewhere."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from scigen.errors import UserError
 from scigen.io.archive import groups_of, open_archive
 from scigen.io.describe import describe
 from scigen.io.groups import InGroups
@@ -13,12 +14,21 @@ from scigen.weather.variables import recognise
 
 
 def run(cfg: DictConfig) -> None:
-    """Print what is at cfg.path."""
+    """Print what is at cfg.path, or cfg.teacher."""
     console = Console()
 
     def show(label: str, words: str) -> None:
         console.print(f"{label:<12} {words}", markup=False, highlight=False, soft_wrap=True)
 
+    words = cfg.path if cfg.teacher is None else OmegaConf.to_container(cfg, resolve=True)["teacher"]  # type: ignore[index,call-overload]
+    if words is None:
+        raise UserError("inspect needs a path, as in scigen inspect era5.nc, or teacher=.")
+    if cfg.teacher is not None or _elsewhere(words):
+        from scigen.workflows.inspect_teacher import teacher
+
+        for label, said in teacher(words):
+            show(label, said)
+        return
     if Path(cfg.path).suffix == ".safetensors":
         from scigen.core.bundle import load
 
@@ -48,6 +58,20 @@ def run(cfg: DictConfig) -> None:
     if cfg.bundle is not None:
         for label, words in fits(cfg.bundle, cfg.path):
             show(label, words)
+
+
+def _elsewhere(path: str) -> bool:
+    """Whether a path is of a teacher from elsewhere, or of a pickle, which is refused as one."""
+    suffix = Path(path).suffix.lower()
+    if not (
+        (Path(path).is_dir() and suffix != ".zarr")
+        or suffix in (".mdlus", ".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
+    ):
+        return False
+    from scigen.core.teachers.archive import PICKLES
+    from scigen.core.teachers.opening import foreign
+
+    return suffix in PICKLES or foreign(Path(path))
 
 
 def fits(bundle: str, path: str) -> Iterator[tuple[str, str]]:

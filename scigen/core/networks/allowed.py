@@ -11,6 +11,10 @@ NETWORKS = (
     "scigen.core.networks.songunet_posembd.SongUNetPosEmbd",
     "scigen.core.networks.dhariwal.DhariwalUNet",
     "scigen.core.networks.dit.DiT",
+    "scigen.core.teachers.mdlus.Checkpoint",
+    "scigen.core.teachers.package.Mean",
+    "scigen.core.teachers.package.Residual",
+    "scigen.core.teachers.diffusers.Diffusers",
 )
 AUTOENCODERS = ("scigen.core.networks.autoencoder.Autoencoder",)
 

@@ -46,6 +46,31 @@ def build(option: str, kind: str, hint: str, **arguments: Any) -> nn.Module:
             raise UserError(f"PhysicsNeMo refuses this {kind}: {said}. {hint}") from error
 
 
+def library() -> dict[str, type[nn.Module]]:
+    """PhysicsNeMo's classes that a checkpoint may name, by name.
+
+    Raises:
+        UserError: where PhysicsNeMo is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations of its own, whatever is imported
+        try:
+            from physicsnemo.diffusion import preconditioners
+            from physicsnemo.diffusion.utils import ConcatConditionWrapper
+            from physicsnemo.models import diffusion_unets
+            from physicsnemo.models.dit import DiT
+        except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError beside another torch
+            raise UserError(
+                "This teacher needs PhysicsNeMo (pip install nvidia-physicsnemo, with torch and torchvision of the same"
+                f" origin): {error}."
+            ) from error
+    unets = ("SongUNet", "SongUNetPosEmbd", "DhariwalUNet", "CorrDiffRegressionUNet", "UNet")
+    new = ("EDMPreconditioner", "VPPreconditioner", "VEPreconditioner", "IDDPMPreconditioner")
+    old = ("EDMPrecond", "EDMPrecondSuperResolution", "EDMPrecondSR", "VPPrecond", "VEPrecond", "iDDPMPrecond")
+    out = {n: getattr(diffusion_unets, n) for n in unets} | {n: getattr(preconditioners, n) for n in (*new, *old)}
+    return out | {"DiT": DiT, "ConcatConditionWrapper": ConcatConditionWrapper}
+
+
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """A size, (Y, X), from one number or two.
 
@@ -153,7 +178,7 @@ class PhysicsNeMo(nn.Module):
                 f"network={self.option} takes x (B, {self.channels}, Y, X) and c_noise (B,), not {tuple(x.shape)} and"
                 f" {tuple(c_noise.shape)}."
             )
-        shapes = {"fields": (len(x), wanted["fields"], *x.shape[2:]), "scalars": (len(x), wanted["scalars"])}
+        shapes = {"fields": (x.shape[0], wanted["fields"], *x.shape[2:]), "scalars": (x.shape[0], wanted["scalars"])}
         if found != {k: v for k, v in shapes.items() if wanted[k]}:
             raise UserError(
                 f"network={self.option} takes {wanted['fields']} condition fields and {wanted['scalars']} scalars for"

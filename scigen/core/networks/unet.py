@@ -49,6 +49,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, K) to (B, out)."""
+        if torch.compiler.is_compiling():  # a compiler orders products as it likes
+            return super().forward(x)
         rows, inputs = -len(x) % 8, -x.shape[1] % 8
         weight = functional.pad(self.weight, (0, inputs)) if inputs else self.weight
         return functional.linear(functional.pad(x, (0, inputs, 0, rows)), weight, self.bias)[: len(x)]
@@ -58,8 +60,10 @@ def silu(x: Tensor) -> Tensor:
     """x / (1 + e⁻ˣ) of (B, …), the same bits wherever in the batch a row stands.
 
     On CPUs what is left over after whole vectors takes another exponential, at the end of each thread's share. Where
-    something is left over, rows go one by one.
+    something is left over, rows go one by one, but for compilers and exporters, who have loops of their own.
     """
+    if torch.compiler.is_compiling():
+        return functional.silu(x)
     shares = min(torch.get_num_threads(), -(-x.numel() // 2**15))  # of torch's elementwise loops
     if x.device.type != "cpu" or x.numel() % (64 * max(shares, 1)) == 0:
         return functional.silu(x)

@@ -1,0 +1,1 @@
+"""Export: a bundle as something that runs where scigen is not installed."""

@@ -1,0 +1,130 @@
+"""Folders that diffusers writes: the denoiser is that of its own scheduler, and its DDIM is Euler on the same grid."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+from scigen.core.denoise import Denoiser
+from scigen.core.sample import euler
+from scigen.core.teachers import diffusers as folders
+from scigen.errors import UserError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (scigen[diffusers])")
+
+
+def unet(**changes):
+    torch.manual_seed(0)
+    own = dict(
+        sample_size=16, in_channels=2, out_channels=2, block_out_channels=(32, 32), layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8, attention_head_dim=8,
+    )  # fmt: skip
+    return diffusers.UNet2DModel(**own | changes).eval()
+
+
+def written(folder, net, scheduler):
+    net.save_pretrained(folder / "unet")
+    scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2", "zero snr"])
+def test_the_denoiser_is_that_of_the_scheduler(predicts, betas, tmp_path):
+    zero = betas == "zero snr"
+    law = dict(beta_schedule="linear", rescale_betas_zero_snr=True) if zero else dict(beta_schedule=betas)
+    scheduler = diffusers.DDIMScheduler(prediction_type=predicts, clip_sample=False, set_alpha_to_one=False, **law)
+    net = unet()
+    teacher = folders.load(written(tmp_path, net, scheduler))
+    time = torch.tensor([0, 10, 300, 700, 950])
+    alphas = scheduler.alphas_cumprod.double()[time]
+    y = torch.randn(5, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        given = net(y, time).sample
+        expected = torch.stack([_x0(g, a, v, predicts) for g, a, v in zip(given, alphas, y, strict=True)])
+        sigma = ((1 - alphas) / alphas).sqrt()
+        own = Denoiser(teacher.network)(y / alphas.sqrt().float().reshape(-1, 1, 1, 1), sigma)
+    worst = (own - expected).abs().amax((1, 2, 3)) / (expected.abs() + sigma.reshape(-1, 1, 1, 1)).amax((1, 2, 3))
+    assert worst.max() < 4e-5  # their ᾱ are single
+    assert teacher.sigmas[1] == pytest.approx(float(((1 - _last(scheduler)) / _last(scheduler)) ** 0.5), rel=1e-2)
+
+
+def _x0(given, alpha, y, predicts):
+    """As `DDIMScheduler.step` has it, in its own words: arXiv:2010.02502, formula (12)."""
+    root, rest = float(alpha.sqrt()), float((1 - alpha).sqrt())
+    return {"epsilon": (y - rest * given) / root, "v_prediction": root * y - rest * given, "sample": given}[predicts]
+
+
+def _last(scheduler):
+    alphas = scheduler.alphas_cumprod.double()
+    return alphas[alphas > 1e-6][-1]
+
+
+def test_ddim_samples_are_eulers_on_the_same_grid(tmp_path):
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing")
+    net = unet()
+    teacher = folders.load(written(tmp_path, net, scheduler))
+    scheduler.set_timesteps(8)
+    noise = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+    y = noise
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            y = scheduler.step(net(y, t).sample, t, y, eta=0.0).prev_sample
+        alphas = scheduler.alphas_cumprod.double()[scheduler.timesteps]
+        grid = ((1 - alphas) / alphas).sqrt().tolist()
+        own = euler(Denoiser(teacher.network), noise / float(alphas[0].sqrt()), grid)
+    torch.testing.assert_close(own, y, rtol=1e-4, atol=1e-4 * float(y.abs().max()))
+
+
+def test_a_flow_is_taken_by_its_own_times(tmp_path):
+    net = unet(in_channels=5)
+    teacher = folders.load(written(tmp_path, net, diffusers.FlowMatchEulerDiscreteScheduler()))
+    assert (teacher.network.channels, teacher.network.condition_fields) == (2, 3)
+    tau = torch.tensor([0.01, 0.5, 0.99])
+    y = torch.randn(3, 2, 16, 16)
+    fields = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        expected = y - tau.reshape(-1, 1, 1, 1) * net(torch.cat([y, fields], 1), 1000 * tau).sample
+        sigma = (tau / (1 - tau)).double()
+        own = Denoiser(teacher.network)(y / (1 - tau).reshape(-1, 1, 1, 1), sigma, {"fields": fields})
+    torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-4)
+
+
+def changed(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_bad_folders_are_refused(tmp_path):
+    folder = written(tmp_path, unet(), diffusers.DDPMScheduler())
+    law, net = folder / "scheduler/scheduler_config.json", folder / "unet/config.json"
+    good = law.read_text(), net.read_text()
+    for path, changes, match in (
+        (law, {"prediction_type": "noise"}, "prediction_type='noise' is unknown"),
+        (law, {"beta_schedule": "cubic"}, "beta_schedule='cubic' is unknown"),
+        (law, {"_class_name": "VQDiffusionScheduler"}, "describes a VQDiffusionScheduler"),
+        (law, {"num_train_timesteps": "many"}, "is no number of times"),
+        (net, {"_class_name": "os"}, "describes a os"),
+        (net, {"out_channels": 5}, "in_channels=2 and out_channels=5"),
+        (net, {"num_class_embeds": 10}, "classes"),
+        (net, {"block_out_channels": [32, 64]}, "does not fit config.json"),
+    ):
+        changed(path, **changes)
+        with pytest.raises(UserError, match=match):
+            folders.load(folder)
+        law.write_text(good[0])
+        net.write_text(good[1])
+    law.write_text("{")
+    with pytest.raises(UserError, match="is no JSON"):
+        folders.load(folder)
+    law.unlink()
+    with pytest.raises(UserError, match=r"There is no .*scheduler_config"):
+        folders.load(folder)
+    law.write_text(good[0])
+    weights = folder / "unet" / folders.WEIGHTS
+    weights.rename(folder / "unet/diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match="a pickle, and no diffusion_pytorch_model"):
+        folders.load(folder)
