@@ -170,7 +170,7 @@ def network(folder: Path, bundle: Path, source: str, members: int, times: int) -
     shutil.rmtree(folder / "net.zarr", ignore_errors=True)
     words = [f"bundle={bundle}", f"input={source}", f"output={folder / 'net.zarr'}", f"members={members}"]
     began = time.perf_counter()
-    assert main(["sample", *words, f"time={first}:{last}"]) == 0
+    assert main(["sample", *words, f"time={first}/{last}"]) == 0
     whole = time.perf_counter() - began
     out = {"calls": loaded.nfe(), "batches": batches, "network_s": round(pure, 2), "job_s": round(whole, 2)}
     return out | {"overhead": round(whole / pure - 1, 3)}

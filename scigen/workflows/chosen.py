@@ -11,19 +11,22 @@ from scigen.io.plan import Item
 
 
 def select_time(inputs: xr.Dataset, span: str | None) -> xr.Dataset:
-    """The part of prepared inputs within first:last.
+    """The part of prepared inputs within first:last, or first/last where minutes are told (ISO 8601).
 
     Raises:
         UserError: if the span cannot be read or holds no sample.
     """
     if span is None:
         return inputs
-    first, colon, last = str(span).partition(":")
+    first, mark, last = str(span).partition("/" if "/" in str(span) else ":")
     time = str(next(iter(inputs.data_vars.values())).dims[0])
     try:
-        part = inputs.sel({time: slice(first or None, (last or None) if colon else first)})
+        part = inputs.sel({time: slice(first or None, (last or None) if mark else first)})
     except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"time={span} is no span of times: write it as 2019-03-25:2019-03-31 ({error}).") from error
+        raise UserError(
+            f"time={span} is no span of times: write it as 2019-03-25:2019-03-31, or with minutes as"
+            f" 2019-03-25T06:30/2019-03-25T18:30 ({error})."
+        ) from error
     if not part.sizes[time]:
         found = inputs[time].values
         raise UserError(f"time={span} holds no sample; the archive goes from {found[0]} to {found[-1]}.")
