@@ -125,7 +125,7 @@ def terms(scheduler: Mapping[str, Any]) -> tuple[Schedule, str]:
     if strange := [k for k, usual in USUAL.items() if scheduler.get(k, usual) not in (usual, None)]:
         raise UserError(
             f"scheduler_config.json: {strange[0]}={scheduler[strange[0]]!r} tells the network other times than"
-            " scigen would. Wrap it in a function, teacher={call: …}, which is given its own time and predicts on a named schedule."
+            " scigen would, or predicts otherwise. Wrap it in a function, teacher={call: …}, with a schedule by name."
         )
     if kind in FLOWS:
         return RectifiedFlow(float(times), first=1 / times), "velocity"

@@ -1,6 +1,7 @@
 """Folders that diffusers writes: the denoiser is that of its own scheduler, and its DDIM is Euler on the same grid."""
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from scigen.core.denoise import Denoiser
 from scigen.core.sample import euler, heun
+from scigen.core.teachers import call
 from scigen.core.teachers import diffusers as folders
 from scigen.errors import UserError
 
@@ -89,7 +91,9 @@ def test_solvers_of_theirs_are_ours_on_the_same_grid(kind, predicts, tmp_path):
     scheduler = getattr(diffusers, kind)(timestep_spacing="trailing", prediction_type=predicts, beta_end=0.02)
     net = unet()
     teacher = folders.load(written(tmp_path, net, scheduler))
-    scheduler.set_timesteps(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of theirs, about numpy
+        scheduler.set_timesteps(8)
     noise = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(1))
     alphas = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().unique().flip(0)]
     grid = ((1 - alphas) / alphas).sqrt().tolist()
@@ -143,6 +147,42 @@ def test_a_flow_is_taken_by_its_own_times(tmp_path):
         sigma = (tau / (1 - tau)).double()
         own = Denoiser(teacher.network)(y / (1 - tau).reshape(-1, 1, 1, 1), sigma, {"fields": fields})
     torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-4)
+
+
+VOLUMES = """
+import diffusers
+import torch
+
+class Net(torch.nn.Module):  # without text: no tokens but one of zeros
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = diffusers.UNet3DConditionModel(
+            in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+            down_block_types=("DownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "UpBlock3D"),
+            cross_attention_dim=8, attention_head_dim=4,
+        ).eval()
+
+    def forward(self, y, time, condition):
+        return self.inner(y, time, torch.zeros(len(y), 1, 8)).sample
+"""
+
+
+def test_volumes_of_theirs_are_taken_as_a_function(tmp_path, monkeypatch):
+    (tmp_path / "their_volumes.py").write_text(VOLUMES)
+    monkeypatch.syspath_prepend(tmp_path)
+    scheduler = diffusers.DDPMScheduler()
+    alphas = scheduler.alphas_cumprod.double()
+    law = {"kind": "table", "sigmas": ((1 - alphas) / alphas).sqrt().tolist()}
+    words = {"call": "their_volumes:Net", "predicts": "epsilon", "schedule": law}
+    teacher = call.load(words, 1, 0, 0, (4, 8, 8))
+    sys.modules.pop("their_volumes")
+    y, time = torch.randn(2, 1, 4, 8, 8), torch.tensor([100, 600])
+    root, rest = (v.sqrt().float().reshape(-1, 1, 1, 1, 1) for v in (alphas[time], 1 - alphas[time]))
+    with torch.no_grad():
+        expected = (y - rest * teacher.network.function(y, time, {})) / root
+        own = Denoiser(teacher.network)(y / root, ((1 - alphas[time]) / alphas[time]).sqrt())
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def changed(path, **changes):
