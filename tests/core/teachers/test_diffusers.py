@@ -88,12 +88,12 @@ def test_ddim_samples_are_eulers_on_the_same_grid(predicts, tmp_path):
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("kind", ["HeunDiscreteScheduler", "EulerDiscreteScheduler"])
 def test_solvers_of_theirs_are_ours_on_the_same_grid(kind, predicts, tmp_path):
-    scheduler = getattr(diffusers, kind)(timestep_spacing="trailing", prediction_type=predicts, beta_end=0.02)
-    net = unet()
-    teacher = folders.load(written(tmp_path, net, scheduler))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of theirs, about numpy
+        scheduler = getattr(diffusers, kind)(timestep_spacing="trailing", prediction_type=predicts, beta_end=0.02)
         scheduler.set_timesteps(8)
+    net = unet()
+    teacher = folders.load(written(tmp_path, net, scheduler))
     noise = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(1))
     alphas = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().unique().flip(0)]
     grid = ((1 - alphas) / alphas).sqrt().tolist()
