@@ -20,7 +20,7 @@ from scigen.core.teachers import call, opening
 from scigen.core.teachers.archive import refuse_pickle
 from scigen.core.teachers.converted import Converted, probe
 from scigen.core.teachers.package import Package
-from scigen.core.teachers.teacher import Teacher
+from scigen.core.teachers.teacher import Teacher, levels
 from scigen.errors import UserError
 from scigen.weather.package import adopt
 from scigen.weather.physics import DownscalingCodec
@@ -52,13 +52,10 @@ def found(words: Any) -> Teacher | Package | Mapping[str, Any] | None:
             return words
         if strange := [k for k in words if k not in KEYS]:
             raise UserError(f"teacher.{strange[0]} is unknown; there are {', '.join(KEYS)}, or call.")
-        if "path" not in words:
+        if not isinstance(words.get("path"), str):
             raise UserError(f"teacher={dict(words)}: give path=, or call=.")
         own = opening.load(Path(words["path"]), words.get("precond"))
-        low, high = (float(words.get(k) or v) for k, v in zip(("sigma_min", "sigma_max"), own.sigmas, strict=True))
-        if not 0 < low < high:
-            raise UserError(f"teacher: sigma_min={low:g} and sigma_max={high:g} are no range.")
-        return replace(own, sigmas=(low, high))
+        return replace(own, sigmas=levels(words, own.sigmas))
     path = Path(str(words))
     refuse_pickle(path)
     bundle = path.suffix == ".safetensors" and not opening.foreign(path)
@@ -119,7 +116,10 @@ def _told(own: Teacher, codec: Codec) -> Teacher:
 
 def _source(name: str) -> str:
     """16 digits of the file that a function is in, so that another version of it is another teacher."""
-    file = inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))
+    try:
+        file = inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))
+    except TypeError:  # built in
+        file = None
     return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from safetensors.torch import save_file
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # PhysicsNeMo's save asks for git
 
@@ -20,6 +21,7 @@ from scigen.core.bundle import load
 from scigen.core.denoise import Denoiser
 from scigen.core.networks.physicsnemo import library
 from scigen.core.noise import karras_sigmas
+from scigen.core.sample import heun
 from scigen.core.teachers import package as packages
 from scigen.errors import UserError
 from scigen.weather.domain import Weather
@@ -184,9 +186,22 @@ def test_bad_packages_are_refused(pair, data, tmp_path):
         (broken(metadata=lambda m: m.update(input_variables=["t2m"])), r"regression.mdlus makes 2 channels from 3"),
         (broken(metadata=lambda m: m.pop("output_variables")), "names no output_variables"),
         (exchanged, r"regression.mdlus makes 2 channels from 5"),
+        (broken(stats=lambda s: s.update(output=[1])), "no mean and std of 't2m' under 'output'"),
+        (broken(stats=lambda s: s.pop("input")), "no mean and std of 'u10m' under 'input'"),
+        (broken(metadata=lambda m: m.update(sigma_max=0.001)), "are no range"),
+        (broken(metadata=lambda m: m.update(sigma_max="high")), "sigma_max='high' are no range"),
+        (broken(metadata=lambda m: m.update(input_variables=["t2m", "t2m"])), "must be a list of names, each once"),
+        (broken(metadata=lambda m: m.update(output_variables="t2m")), "must be a list of names"),
+        (broken(metadata=lambda m: m.update(hr_mean_conditioning="false")), "neither true nor false"),
     ):
         with pytest.raises(UserError, match=match):
             found(str(own))
+    nowhere = broken()
+    ds = xr.load_dataset(nowhere / "output_latlon_grid.nc")
+    (nowhere / "output_latlon_grid.nc").unlink()
+    (ds * np.nan).to_netcdf(nowhere / "output_latlon_grid.nc")
+    with pytest.raises(UserError, match="cannot be checked"):
+        found(str(nowhere))
     moved = broken()
     ds = xr.load_dataset(moved / "output_latlon_grid.nc")
     (moved / "output_latlon_grid.nc").unlink()
@@ -223,6 +238,12 @@ def word(y, time, condition):
 def broken(y, time, condition):
     raise ValueError("boom")
 
+def imaginary(y, time, condition):
+    return y + 1j
+
+def sparse(y, time, condition):  # NaN for noise alone
+    return y / (y == 0)
+
 number = 3
 """
 
@@ -230,6 +251,7 @@ number = 3
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     (tmp_path / "their_teacher.py").write_text(FUNCTION)
+    (tmp_path / "their_mistake.py").write_text("def f(:")
     monkeypatch.syspath_prepend(tmp_path)
     yield "their_teacher"
     sys.modules.pop("their_teacher", None)
@@ -244,12 +266,32 @@ def test_a_function_is_a_denoiser_by_its_prediction_and_schedule(module, data):
     torch.testing.assert_close(own, x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2), rtol=1e-3, atol=1e-4)
 
 
+def test_heun_samples_of_a_function_are_those_of_the_closed_form(module, data):
+    words = {"call": f"{module}:Gaussian", "predicts": "epsilon", "schedule": "vp_linear"}
+    _, bundle = joined(found(words), data, "weather")
+    grid = karras_sigmas(9, 0.02, 50.0).tolist()
+    gain = grid[0]
+    for now, then in pairwise([*grid, 0.0]):  # on white data of variance 1, D = x/(1 + σ²): each step is a factor
+        slope = now / (1 + now**2)
+        ahead = 1 + (then - now) * slope
+        gain *= 1 + (then - now) * 0.5 * (slope + ahead * then / (1 + then**2)) if then else ahead
+    noise = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+    condition = data.codec.condition(data.test.inputs, slice(0, 2))
+    with torch.no_grad():
+        own = heun(bundle.inner, grid[0] * noise, grid, condition)
+    torch.testing.assert_close(own, gain * noise, rtol=2e-4, atol=2e-4)
+
+
 def test_what_a_function_gets_wrong_is_told_at_once(module, data):
     good = {"predicts": "x0", "schedule": "edm"}
     for name, changes, match in (
         ("nan", {}, "gives NaN"),
         ("half", {}, r"predicts the shape \(2, 2, 16, 8\) for samples of \(2, 2, 16, 16\)"),
         ("word", {}, "returns a str"),
+        ("imaginary", {}, "predicts complex numbers"),
+        ("sparse", {}, "gives NaN or infinity"),
+        ("half", {"sigma_max": "high"}, "are no range"),
+        ("half", {"sigma_data": float("inf")}, "must be a positive number"),
         ("broken", {}, "fails on samples .*ValueError: boom"),
         ("number", {}, "cannot be called"),
         ("missing", {}, "no attribute 'missing'"),
@@ -263,6 +305,8 @@ def test_what_a_function_gets_wrong_is_told_at_once(module, data):
             joined(found(good | changes | {"call": f"{module}:{name}"}), data, "weather")
     with pytest.raises(UserError, match=r"expected package\.module:function"):
         joined(found(good | {"call": "their_teacher"}), data, "weather")
+    with pytest.raises(UserError, match="cannot be imported: SyntaxError"):
+        joined(found(good | {"call": "their_mistake:f"}), data, "weather")
     with pytest.raises(UserError, match="No module named 'nowhere'"):
         joined(found(good | {"call": "nowhere:f"}), data, "weather")
 
@@ -286,6 +330,9 @@ def test_a_checkpoint_of_a_prior_is_a_teacher_and_one_of_other_channels_is_not(d
     _, bundle = joined(found(str(tmp_path / "prior.mdlus")), data, "weather")
     again = load(bundle.save(tmp_path / "bundle.safetensors"))
     assert again.fingerprint() == bundle.fingerprint() and again.network.condition_fields == data.codec.fields
+    for changes in ({"sigma_min": 0}, {"sigma_max": "high"}, {"sigma_max": float("inf")}):
+        with pytest.raises(UserError, match="are no range"):
+            found({"path": str(tmp_path / "prior.mdlus"), **changes})
     narrowed = found({"path": str(tmp_path / "prior.mdlus"), "sigma_max": 5})
     assert narrowed.sigmas == (0.002, 5.0)
     saved(made("EDMPrecond", NET | {"img_channels": 3}, 0), tmp_path / "other.mdlus")
@@ -303,7 +350,13 @@ def test_paths_that_are_no_teacher(tmp_path):
     for name, match in (("empty", "is no teacher"), ("x.pt", "is a pickle"), ("x.nc", "a teacher is a scigen bundle")):
         with pytest.raises(UserError, match=match):
             found(str(tmp_path / name))
-    for words, match in (({"path": "a", "sigma": 3}, "teacher.sigma is unknown"), ({"precond": "x"}, "give path=")):
+    save_file({"x": torch.zeros(1)}, tmp_path / "own.safetensors", {"scigen": "{}"})
+    for words, match in (
+        ({"path": str(tmp_path / "own.safetensors")}, "is a bundle of scigen's own"),
+        ({"path": 3}, "give path="),
+        ({"path": "a", "sigma": 3}, "teacher.sigma is unknown"),
+        ({"precond": "x"}, "give path="),
+    ):
         with pytest.raises(UserError, match=match):
             found(words)
     assert found(None) is None

@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ def read(path: Path) -> Contents:
         members = _zip(path) if zipped else _tar(path)
         args, metadata = (_json(members[n], path, n) for n in MEMBERS[:2])
         state = tensors(members["model.pt"], path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is no whole .mdlus file ({_said(error)}). Copy it again.") from error
     return Contents(args, metadata, state)
 
@@ -75,6 +76,8 @@ def tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: model.pt holds more than tensors ({_said(error)}); it was not loaded.") from error
+    except Exception as error:  # whatever torch makes of bytes that are none of its files
+        raise UserError(f"{path}: model.pt cannot be read ({_said(error)}). Copy it again.") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: model.pt is no table of tensors.")
     return dict(state)
@@ -87,16 +90,19 @@ def _zip(path: Path) -> dict[str, bytes]:
 
 
 def _tar(path: Path) -> dict[str, bytes]:
-    if not tarfile.is_tarfile(path):
-        raise UserError(f"{path} is no .mdlus file: neither a zip nor a tar archive.")
-    with tarfile.open(path) as file:
-        own = {m.name.removeprefix("./"): m for m in file.getmembers() if m.name not in ("", ".")}
+    try:
+        opened = tarfile.open(path, "r:")  # of compressed ones even the list of members may be without end
+    except tarfile.ReadError as error:
+        raise UserError(f"{path} is no .mdlus file: neither a zip nor a tar archive without compression.") from error
+    with opened as file:
+        listed = [m for m in file.getmembers() if m.name not in ("", ".")]
+        own = {m.name.removeprefix("./"): m for m in listed}
 
         def content(name: str) -> bytes:
-            opened = file.extractfile(own[name])
-            return opened.read() if opened else b""
+            member = file.extractfile(own[name])
+            return member.read() if member else b""
 
-        return _members(path, [(n, m.size, m.isfile()) for n, m in own.items()], content)
+        return _members(path, [(m.name.removeprefix("./"), m.size, m.isfile()) for m in listed], content)
 
 
 def _members(path: Path, sizes: list[tuple[str, int, bool]], content: Callable[[str], bytes]) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ has a network of scigen's own.
 """
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from scigen.core.denoise import Condition
-from scigen.core.teachers.conversions import PREDICTIONS, Affine, Schedule, affine, schedule
 from scigen.core.teachers.converted import Converted, probe
-from scigen.core.teachers.teacher import Teacher
+from scigen.core.teachers.predictions import PREDICTIONS, Affine, affine
+from scigen.core.teachers.schedule import Schedule
+from scigen.core.teachers.schedules import schedule
+from scigen.core.teachers.teacher import Teacher, levels
 from scigen.errors import UserError
 
 KEYS = ("call", "args", "predicts", "schedule", "sigma_data", "sigma_min", "sigma_max")
@@ -34,7 +37,7 @@ class Call(Converted):
             channels: C.
             condition_fields: number of fields in the condition.
             condition_scalars: number of scalars.
-            predicts: one of `conversions.PREDICTIONS`.
+            predicts: one of `predictions.PREDICTIONS`.
             law: on which schedule.
             sigma_data: of the data, as the codec normalises them.
         """
@@ -69,7 +72,7 @@ def load(
 
     Args:
         words: `call`, package.module:function or a class, whose objects are called and which gets `args`; `predicts`,
-            one of `conversions.PREDICTIONS`; `schedule`, a name or {kind: …} with its numbers; `sigma_data` (1);
+            one of `predictions.PREDICTIONS`; `schedule`, a name or {kind: …} with its numbers; `sigma_data` (1);
             `sigma_min`, `sigma_max`, the ends of the schedule by default.
         channels: C of the samples.
         condition_fields: number of fields in the condition.
@@ -89,12 +92,9 @@ def load(
         )
     law = schedule(words["schedule"])
     sigma_data = words.get("sigma_data", 1.0)
-    if not isinstance(sigma_data, int | float) or not sigma_data > 0:
+    if not isinstance(sigma_data, int | float) or not 0 < sigma_data < math.inf:
         raise UserError(f"teacher.sigma_data={sigma_data!r} must be a positive number.")
-    low, high = law.ends
-    ends = (float(words.get("sigma_min", low)), float(words.get("sigma_max", high)))
-    if not 0 < ends[0] < ends[1]:
-        raise UserError(f"teacher: sigma_min={ends[0]:g} and sigma_max={ends[1]:g} are no range.")
+    ends = levels(words, law.ends)
     name = str(words["call"])
     own = named(name, words.get("args"))
     network = Call(own, channels, condition_fields, condition_scalars, predicts, law, sigma_data)
@@ -102,12 +102,6 @@ def load(
         probe(network, size, ends)
     except UserError as error:
         raise UserError(f"teacher.call={name}: {error}") from error
-    except Exception as error:  # whatever goes wrong in the user's code
-        raise UserError(
-            f"teacher.call={name} fails on samples {(2, channels, *size)}, times (2,), fields"
-            f" {(2, condition_fields, *size)} and scalars {(2, condition_scalars)}: {type(error).__name__}:"
-            f" {(str(error) or '?').splitlines()[0]}"
-        ) from error
     return Teacher(
         f"function {name}", network, name, {}, ends, predicts, law.kind, stored=False,
         facts={"schedule": law.to_dict() if law.kind != "table" else law.kind},
@@ -126,14 +120,22 @@ def named(name: str, args: Mapping[str, Any] | None = None) -> Callable[..., Ten
     try:
         own: Any = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"teacher.call={name}: {error}. Is its folder on PYTHONPATH?") from error
+        raise UserError(f"teacher.call={name}: {_said(error)}. Is its folder on PYTHONPATH?") from error
+    except Exception as error:  # of the user's module
+        raise UserError(
+            f"teacher.call={name}: its module cannot be imported: {type(error).__name__}: {_said(error)}"
+        ) from error
     if isinstance(own, type):
         try:
             own = own(**(args or {}))
         except Exception as error:  # of the user's code
-            raise UserError(f"teacher.call={name}: it cannot be built: {error}.") from error
+            raise UserError(f"teacher.call={name}: it cannot be built: {_said(error)}.") from error
     elif args:
         raise UserError(f"teacher.call={name} is no class: it takes no args.")
     if not callable(own):
         raise UserError(f"teacher.call={name} is a {type(own).__name__}, which cannot be called.")
     return own
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scigen.core.denoise import Condition, preconditioning
-from scigen.core.teachers.conversions import Affine
+from scigen.core.teachers.predictions import Affine
 from scigen.errors import UserError
 
 LEAST = 1e-6
@@ -78,6 +78,8 @@ class Converted(nn.Module):
         y = x / _spread(c_in, x)
         scale = _spread(own.scale, x)
         given = self.predict(scale * y, own.time.to(x.dtype), condition or {}, scale)
+        if given.is_complex():
+            raise UserError("The network predicts complex numbers; samples are real.")
         if given.shape != x.shape:
             raise UserError(f"The network predicts the shape {tuple(given.shape)} for samples of {tuple(x.shape)}.")
         if own.skip.ndim > 1:
@@ -94,18 +96,27 @@ def probe(network: Converted, size: tuple[int, ...], sigmas: tuple[float, float]
     """Call a network once at both ends of its levels.
 
     Raises:
-        UserError: if it predicts another shape, or no finite numbers.
+        UserError: if it fails, or predicts another shape or no finite numbers.
     """
-    x = torch.zeros(2, network.channels, *size)
+    x = torch.randn(2, network.channels, *size, generator=torch.Generator().manual_seed(0))
     condition = {
         "fields": torch.zeros(2, network.condition_fields, *size),
         "scalars": torch.zeros(2, network.condition_scalars),
     }
     levels = torch.tensor(sigmas, dtype=torch.float64)
-    with torch.no_grad():
-        found = network(x, (0.25 * levels.log()).float(), condition)
+    try:
+        with torch.no_grad():
+            found = network(x, (0.25 * levels.log()).float(), condition)
+    except UserError:
+        raise
+    except Exception as error:  # whatever goes wrong in code that is not scigen's
+        said = (str(error).strip() or "?").splitlines()[0]
+        raise UserError(
+            f"The teacher fails on samples {tuple(x.shape)}, times (2,), fields {tuple(condition['fields'].shape)} and"
+            f" scalars {tuple(condition['scalars'].shape)}: {type(error).__name__}: {said}"
+        ) from error
     if not torch.isfinite(found).all():
         raise UserError(
-            f"The teacher gives NaN or infinity for samples of zeros at σ = {sigmas[0]:g} or {sigmas[1]:g}: its"
+            f"The teacher gives NaN or infinity for noise at σ = {sigmas[0]:g} or {sigmas[1]:g}: its"
             " schedule may be another, or its levels fewer (sigma_min, sigma_max)."
         )

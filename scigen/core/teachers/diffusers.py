@@ -17,8 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scigen.core.denoise import Condition
-from scigen.core.teachers.conversions import Affine, RectifiedFlow, Schedule, Table, affine
+from scigen.core.teachers.bounds import Bounded
 from scigen.core.teachers.converted import Converted
+from scigen.core.teachers.predictions import Affine, affine
+from scigen.core.teachers.schedule import RectifiedFlow, Schedule
+from scigen.core.teachers.table import Table
 from scigen.core.teachers.teacher import Teacher
 from scigen.errors import UserError
 
@@ -31,6 +34,16 @@ TABLES = (
 )  # fmt: skip
 """Schedulers of DDPM's discrete times, whose samplers differ and whose networks do not."""
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+USUAL = {"timestep_type": "discrete", "invert_sigmas": False, "use_flow_sigmas": False}
+"""Words of schedulers that change what the network is told or predicts, and how they must be."""
+REASONS = {
+    "UNet3DConditionModel": " It attends to text tokens, which no field of scigen has.",
+    "UNet2DConditionModel": " It attends to text tokens, which no field of scigen has.",
+    "UNetSpatioTemporalConditionModel": " It is told of an image and its frame rate, not of a volume.",
+    "UNetMotionModel": " It attends to text tokens, which no field of scigen has.",
+    "UNet1DModel": " It is of 1-D fields, which scigen has not.",
+}
+"""Why others are not taken."""
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 
 
@@ -65,8 +78,6 @@ class Diffusers(Converted):
         self.heard = fields
         self.schedule, self.predicts = terms(scheduler)
         self.inner: Any = _built(config).eval()
-        size = config.get("sample_size")
-        self.trained_size = None if size is None else tuple([size] * 2 if isinstance(size, int) else size)
 
     def affine(self, sigma: Tensor) -> Affine:
         """Of the scheduler's schedule and prediction."""
@@ -86,12 +97,16 @@ def channels_of(config: Mapping[str, Any], scheduler: Mapping[str, Any]) -> tupl
     """
     kind = config.get("_class_name")
     if kind not in NETWORKS:
-        raise UserError(f"config.json describes a {kind}; scigen takes {', '.join(NETWORKS)}.")
+        raise UserError(
+            f"config.json describes a {kind}; scigen takes {', '.join(NETWORKS)}.{REASONS.get(str(kind), '')} Wrap the"
+            " network in a function that is given its further inputs: teacher={call: 'module:function', predicts: …,"
+            " schedule: …}, in 2-D or 3-D."
+        )
     if config.get("num_class_embeds") or config.get("class_embed_type"):
         raise UserError("The UNet2DModel is conditioned on classes, which no field of scigen has.")
     seen, out = config.get("in_channels", 3), config.get("out_channels", 3)
-    if out == 2 * seen and str(scheduler.get("variance_type", "")).startswith("learned"):
-        return seen, 0
+    if str(scheduler.get("variance_type", "")).startswith("learned") and isinstance(out, int) and out % 2 == 0:
+        out //= 2  # the other half are variances
     if not (isinstance(seen, int) and isinstance(out, int) and 0 < out <= seen):
         raise UserError(f"config.json: in_channels={seen} and out_channels={out} are none of a denoiser of samples.")
     return out, seen - out
@@ -105,8 +120,13 @@ def terms(scheduler: Mapping[str, Any]) -> tuple[Schedule, str]:
     """
     kind = scheduler.get("_class_name")
     times = scheduler.get("num_train_timesteps", 1000)
-    if not isinstance(times, int) or not 2 <= times <= 100_000:
+    if not isinstance(times, int) or isinstance(times, bool) or not 2 <= times <= 100_000:
         raise UserError(f"scheduler_config.json: num_train_timesteps={times!r} is no number of times.")
+    if strange := [k for k, usual in USUAL.items() if scheduler.get(k, usual) not in (usual, None)]:
+        raise UserError(
+            f"scheduler_config.json: {strange[0]}={scheduler[strange[0]]!r} tells the network other times than"
+            " scigen would, or predicts otherwise. Wrap it in a function, teacher={call: …}, with a schedule by name."
+        )
     if kind in FLOWS:
         return RectifiedFlow(float(times), first=1 / times), "velocity"
     if kind not in TABLES:
@@ -116,7 +136,10 @@ def terms(scheduler: Mapping[str, Any]) -> tuple[Schedule, str]:
         raise UserError(
             f"scheduler_config.json: prediction_type={said!r} is unknown; it must be {', '.join(PREDICTIONS)}."
         )
-    alphas = torch.cumprod(1 - _betas(scheduler, times), 0)
+    try:
+        alphas = torch.cumprod(1 - _betas(scheduler, times), 0)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"scheduler_config.json: its betas are no numbers ({str(error).splitlines()[0]}).") from error
     if scheduler.get("rescale_betas_zero_snr"):
         root = alphas.sqrt()
         alphas = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
@@ -186,9 +209,11 @@ def load(folder: Path) -> Teacher:
         )
     args: dict[str, Any] = dict(channels=channels, condition_fields=fields, condition_scalars=0, space=2, config=config,
                 scheduler=scheduler)  # fmt: skip
-    network = Diffusers(**args)
     try:
-        network.inner.load_state_dict(load_file(path))
+        state = load_file(path)
+        with Bounded(state, config, path):
+            network = Diffusers(**args)
+        network.inner.load_state_dict(state)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is no whole safetensors file ({error}). Copy it again.") from error
     except RuntimeError as error:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from scigen.core.teachers import mdlus
+from scigen.core.teachers.bounds import Bounded
 from scigen.core.teachers.teacher import Teacher
 from scigen.errors import UserError
 
@@ -41,7 +42,7 @@ def load(path: Path, kind: str | None = None) -> Teacher:
         raise UserError(f"precond={kind}: expected one of {', '.join(KINDS)}.")
     try:
         network = network_of({k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)})
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise UserError(
             f"{path} holds no weights of EDM's U-Nets, whose names begin with {PREFIX}enc.…: {error!r}. Names are those"
             " of the state_dict of the whole preconditioned network."
@@ -58,7 +59,8 @@ def load(path: Path, kind: str | None = None) -> Teacher:
         "channels": own.channels, "condition_fields": own.fields, "condition_scalars": own.scalars, "space": 2,
         "description": description,
     }  # fmt: skip
-    built = mdlus.Checkpoint(**args)
+    with Bounded(state, description, path):
+        built = mdlus.Checkpoint(**args)
     mdlus.fill(built.inner, _completed(state, built.inner.state_dict()), path)
     law, predicts = mdlus.terms(kind, built.inner)
     return Teacher(

@@ -3,6 +3,7 @@
 The file names its classes; only those of `networks.physicsnemo.library` are built, and nothing else is imported.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +15,13 @@ from torch import Tensor, nn
 from scigen.core.denoise import Condition, preconditioning
 from scigen.core.networks.physicsnemo import library
 from scigen.core.teachers.archive import Contents, read
-from scigen.core.teachers.conversions import Affine, Edm, Schedule, Table, VpLinear, affine
+from scigen.core.teachers.bounds import Bounded
 from scigen.core.teachers.converted import Converted
+from scigen.core.teachers.predictions import Affine, affine
+from scigen.core.teachers.schedule import Edm, Schedule
+from scigen.core.teachers.table import Table
 from scigen.core.teachers.teacher import Teacher
+from scigen.core.teachers.variance_preserving import VpLinear
 from scigen.errors import UserError
 
 NESTED = "__physicsnemo.Module__"
@@ -64,10 +69,13 @@ def describe(contents: Contents, path: Path) -> dict[str, Any]:
         allowed.update(allowed or library())
         if name not in allowed:
             raise UserError(f"{path}: args.json names {name}, and scigen takes {', '.join(sorted(allowed))}.")
-        version = contents.metadata.get(f"{prefix}.mdlus_file_version" if prefix else "mdlus_file_version")
+        version = str(contents.metadata.get(f"{prefix}.mdlus_file_version" if prefix else "mdlus_file_version"))
         kind: Any = allowed[name]
         if version != kind.__model_checkpoint_version__ and version in kind.__supported_model_checkpoint_version__:
-            own = kind._backward_compat_arg_mapper(version, own)
+            try:
+                own = kind._backward_compat_arg_mapper(version, own)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise UserError(f"{path}: the arguments of {name}, version {version}, cannot be read.") from error
         if own.get("sigma_max") == float("inf"):
             own.pop("sigma_max")  # the default, and no JSON
         if own.get("use_fp16"):
@@ -93,7 +101,7 @@ def construct(own: Description) -> nn.Module:
     if own.get("class") not in allowed:
         raise UserError(f"The bundle names {own.get('class')!r}, none of PhysicsNeMo's networks.")
     args = {k: construct(v) if isinstance(v, Mapping) and "class" in v else v for k, v in own["args"].items()}
-    if (kind := args.get("model_type", "SongUNet")) not in allowed:
+    if not isinstance(kind := args.get("model_type", "SongUNet"), str) or kind not in allowed:
         raise UserError(f"The checkpoint names model_type={kind!r}, none of {', '.join(sorted(allowed))}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations of its own
@@ -142,7 +150,7 @@ def sizes(own: Description) -> Sizes:
             return Sizes(out, seen - out - grid, scalars, fixed)
         out = args.get("out_channels") or args["in_channels"]
         return Sizes(out, args["in_channels"] - out - grid, scalars, fixed)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"The checkpoint does not say what its {own['class']} takes ({error!r}).") from error
 
 
@@ -183,7 +191,11 @@ class Checkpoint(Converted):
                 " told all of them."
             )
         data = description["args"].get("sigma_data", 0.5 if description["class"] in EDM else 1.0)
-        middle = sum(data) / len(data) if isinstance(data, list) else data
+        several = data if isinstance(data, list) else [data]
+        good = all(isinstance(d, int | float) and 0 < d < math.inf for d in several)
+        if not good or (isinstance(data, list) and len(data) != channels):
+            raise UserError(f"The checkpoint's sigma_data={data!r} is neither a positive number nor one a channel.")
+        middle = sum(several) / len(several)
         super().__init__(channels, condition_fields, condition_scalars, middle)
         self.heard, self.kind, self.fixed_size = heard, str(description["class"]), own.fixed
         self.inner: Any = construct(description).eval()
@@ -293,7 +305,8 @@ def load(path: Path) -> Teacher:
         "channels": own.channels, "condition_fields": own.fields, "condition_scalars": own.scalars, "space": 2,
         "description": description,
     }  # fmt: skip
-    network = Checkpoint(**args)
+    with Bounded(contents.state, description, path):
+        network = Checkpoint(**args)
     fill(network.inner, contents.state, path)
     schedule, predicts = terms(name, network.inner)
     facts: dict[str, Any] = {"physicsnemo": contents.metadata.get("physicsnemo_version", "unknown")}

@@ -13,11 +13,17 @@ from scigen.errors import UserError
 
 def is_bundle(path: Path) -> bool:
     """Whether a safetensors file is scigen's own; a damaged one counts as such, and its loader says what is wrong."""
+    header = _header(path)
+    return header is None or "scigen" in header
+
+
+def _header(path: Path) -> dict[str, str] | None:
+    """What a safetensors file says of itself; None for a damaged one."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            return "scigen" in (file.metadata() or {})
+            return file.metadata() or {}
     except (safetensors.SafetensorError, OSError):
-        return True
+        return None
 
 
 def foreign(path: Path) -> bool:
@@ -42,6 +48,8 @@ def load(path: Path, precond: str | None = None) -> Teacher | Package:
     refuse_pickle(path)
     if not path.exists():
         raise UserError(f"There is no teacher at {path}.")
+    if precond is not None and path.suffix != ".safetensors":
+        raise UserError(f"teacher.precond={precond}: only EDM's weights (.safetensors) do not say it; leave it out.")
     if path.is_dir() and package.found(path):
         return package.load(path)
     if path.is_dir() and diffusers.found(path):
@@ -53,6 +61,8 @@ def load(path: Path, precond: str | None = None) -> Teacher | Package:
         )
     if path.suffix == ".mdlus":
         return mdlus.load(path)
+    if path.suffix == ".safetensors" and "scigen" in (_header(path) or {}):
+        raise UserError(f"{path} is a bundle of scigen's own: write teacher={path}.")
     if path.suffix == ".safetensors":
         return edm.load(path, precond)
     raise UserError(

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from scigen.core.denoise import Condition
 from scigen.core.teachers import mdlus
 from scigen.core.teachers.archive import read
-from scigen.core.teachers.conversions import Affine
+from scigen.core.teachers.bounds import Bounded
 from scigen.core.teachers.converted import Converted
+from scigen.core.teachers.predictions import Affine
+from scigen.core.teachers.teacher import levels
 from scigen.errors import UserError
 from scigen.io.archive import open_archive
 
@@ -60,7 +62,8 @@ class Package:
         """The diffusion network alone, with its weights, for what it was trained to see."""
         description, state = self.networks[1]
         own = mdlus.sizes(description)
-        network = mdlus.Checkpoint(own.channels, own.fields, own.scalars, description=description)
+        with Bounded(state, description, self.path / DIFFUSION):
+            network = mdlus.Checkpoint(own.channels, own.fields, own.scalars, description=description)
         mdlus.fill(network.inner, state, self.path / DIFFUSION)
         return network
 
@@ -83,12 +86,14 @@ def load(folder: Path) -> Package:
     if "invariant" in stats:  # as CorrDiff's training writes it
         if stats.setdefault("invariants", stats["invariant"]) != stats["invariant"]:
             raise UserError(f"{folder}/stats.json contradicts itself: its 'invariant' and 'invariants' differ.")
-    names = {group: [str(v) for v in metadata.get(key) or []] for group, key in GROUPS.items()}
+    names = {group: _names(metadata.get(key), folder, key) for group, key in GROUPS.items()}
     for group in ("input", "output"):
         if not names[group]:
             raise UserError(f"{folder}/metadata.json names no {GROUPS[group]}.")
     statistics = {group: _moments(stats, group, own, folder) for group, own in names.items()}
-    told = bool(metadata.get("hr_mean_conditioning", False))
+    told = metadata.get("hr_mean_conditioning", False)
+    if not isinstance(told, bool):
+        raise UserError(f"{folder}/metadata.json: hr_mean_conditioning={told!r} is neither true nor false.")
     networks = tuple(_network(folder / n) for n in (REGRESSION, DIFFUSION))
     seen, out = len(names["input"]) + len(names["invariants"]), len(names["output"])
     for name, (description, _), extra in zip((REGRESSION, DIFFUSION), networks, (0, told * out), strict=True):
@@ -104,7 +109,7 @@ def load(folder: Path) -> Package:
             f"{folder}: {REGRESSION} is a {networks[0][0]['class']} and {DIFFUSION} a {networks[1][0]['class']};"
             f" expected {mdlus.REGRESSION[0]} and EDMPrecondSuperResolution. Have they been exchanged?"
         )
-    sigmas = (float(metadata.get("sigma_min") or 0.002), float(metadata.get("sigma_max") or 800.0))
+    sigmas = levels(metadata, (0.002, 800.0), f"{folder}/metadata.json")
     return Package(
         folder, names, statistics, _invariants(folder, names["invariants"]), _grid(folder), sigmas, told, metadata,
         (networks[0], networks[1]),
@@ -126,11 +131,19 @@ def _json(path: Path) -> dict[str, Any]:
     return out
 
 
+def _names(own: Any, folder: Path, key: str) -> list[str]:
+    own = [] if own is None else own
+    if not isinstance(own, list) or not all(isinstance(v, str) for v in own) or len(set(own)) < len(own):
+        raise UserError(f"{folder}/metadata.json: {key}={own!r} must be a list of names, each once.")
+    return list(own)
+
+
 def _moments(stats: Mapping[str, Any], group: str, names: list[str], folder: Path) -> np.ndarray:
     """Means and standard deviations of a group, (2, number)."""
     out = []
     for name in names:
-        own = stats.get(group, {}).get(name)
+        table = stats.get(group)
+        own = table.get(name) if isinstance(table, Mapping) else None
         if not isinstance(own, Mapping) or not {"mean", "std"} <= set(own):
             raise UserError(
                 f"{folder}/stats.json has no mean and std of {name!r} under {group!r}, which metadata.json names."
@@ -170,7 +183,16 @@ def _grid(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     if own is None:
         raise UserError(f"{path} has neither lat and lon nor latitude and longitude.")
     lat, lon = (np.asarray(v.values, np.float64) for v in own)
-    return (lat, lon) if lat.ndim == 2 else tuple(np.meshgrid(lat, lon, indexing="ij"))  # type: ignore[return-value]
+    if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
+        raise UserError(
+            f"{path} has latitudes or longitudes that are no numbers, so that the place of the data cannot be checked:"
+            " write the true ones, or take the file away if the grid is known to be the same."
+        )
+    if lat.ndim == lon.ndim == 1:
+        lat, lon = np.meshgrid(lat, lon, indexing="ij")
+    if lat.ndim != 2 or lat.shape != lon.shape:
+        raise UserError(f"{path}: latitudes {lat.shape} and longitudes {lon.shape} are of no grid (y, x).")
+    return lat, lon
 
 
 @dataclass(frozen=True)
@@ -285,18 +307,18 @@ class Residual(Converted):
 def mean(package: Package, condition_fields: int, condition_scalars: int, reading: Mapping[str, Any]) -> Mean:
     """The regression network of a package, with its weights, for a codec with so many fields and scalars."""
     description, state = package.networks[0]
-    network = Mean(
-        len(package.variables["output"]), condition_fields, condition_scalars, description=description, reading=reading
-    )
-    mdlus.fill(network.inner, state, package.path / REGRESSION)
+    path, channels = package.path / REGRESSION, len(package.variables["output"])
+    with Bounded(state, description, path):
+        network = Mean(channels, condition_fields, condition_scalars, description=description, reading=reading)
+    mdlus.fill(network.inner, state, path)
     return network
 
 
 def residual(package: Package, condition_fields: int, condition_scalars: int, reading: Mapping[str, Any]) -> Residual:
     """The diffusion network of a package, likewise."""
     description, state = package.networks[1]
-    network = Residual(
-        len(package.variables["output"]), condition_fields, condition_scalars, description=description, reading=reading
-    )
-    mdlus.fill(network.inner.inner, state, package.path / DIFFUSION)
+    path, channels = package.path / DIFFUSION, len(package.variables["output"])
+    with Bounded(state, description, path):
+        network = Residual(channels, condition_fields, condition_scalars, description=description, reading=reading)
+    mdlus.fill(network.inner.inner, state, path)
     return network

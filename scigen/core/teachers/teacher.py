@@ -1,9 +1,12 @@
 """What is known of a teacher from elsewhere before it meets data."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from scigen.core.teachers.converted import Converted
+from scigen.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,24 @@ class Teacher:
     schedule: str
     stored: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def levels(words: Mapping[str, Any], known: tuple[float, float], what: str = "teacher") -> tuple[float, float]:
+    """Smallest and largest level: `sigma_min` and `sigma_max` of some words, else what is known.
+
+    Args:
+        words: numbers, None or nothing.
+        known: what they are by default.
+        what: has the words, for messages.
+
+    Raises:
+        UserError: unless they are finite numbers 0 < sigma_min < sigma_max.
+    """
+    low, high = (
+        v if words.get(k) is None else words[k] for k, v in zip(("sigma_min", "sigma_max"), known, strict=True)
+    )
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high)) or not (
+        0 < low < high < math.inf
+    ):
+        raise UserError(f"{what}: sigma_min={low!r} and sigma_max={high!r} are no range of noise levels.")
+    return float(low), float(high)

@@ -113,6 +113,31 @@ def test_fields_leave_with_their_measurement_inside(rain, tmp_path, field, form)
     assert {p.name for p in tmp_path.iterdir()} == {f"x.{form}", "x.json"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("field", "form"),
+    [(f, e) for f in ("rain", "microstructure", "scan") for e in ("pt2", "onnx") if (f, e) != ("scan", "onnx")],
+)
+def test_files_of_every_field_are_the_bundle_at_every_number_of_steps(rain, tmp_path, field, form, steps):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    codec = {"rain": rain, "scan": scanner()}.get(field) or microstructures(inpaint=True, calibration=BIASED)
+    about = checked.export(bundle_of(codec), form, tmp_path / f"x.{form}", steps)
+    assert about["checked"] == {"distance": pytest.approx(0, abs=1e-4), "batches": [1, 2, 5]}
+    assert about["calls"] == steps
+
+
+@pytest.mark.slow
+def test_a_scan_leaves_as_onnx(tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    codec = ReconstructionCodec((16, 12), 3, np.exp(-np.linspace(0, 4, 40)), 0.3, iterations=1)
+    about = checked.export(bundle_of(codec), "onnx", tmp_path / "x.onnx", 1)
+    assert about["checked"]["distance"] < 1e-4
+
+
 @pytest.mark.parametrize("sampler", ["euler", "dpm_solver", "unipc", "ipndm", "churn"])
 def test_the_generator_walks_as_every_sampler_does(bundle, sampler):
     generator = Generator(bundle_of(bundle.codec, Sampling(sampler, LEVELS)), 4)

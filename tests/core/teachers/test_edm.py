@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from scigen.core.denoise import Denoiser
 from scigen.core.networks.physicsnemo import library
+from scigen.core.sample import heun
 from scigen.core.teachers import edm
 from scigen.errors import UserError
 
@@ -68,6 +70,25 @@ def test_the_denoiser_is_that_of_the_network_that_was_saved(case, tmp_path):
         own = Denoiser(teacher.network, teacher.network.sigma_data)(x, sigma.double(), {"scalars": labels})
     worst = (own - expected).abs().amax((1, 2, 3)) / expected.abs().amax((1, 2, 3))
     assert worst.max() < 1e-5
+
+
+@pytest.mark.parametrize("case", ["ddpm++", "ncsn++", "iddpm"])
+def test_heun_samples_are_those_of_edms_own_loop(case, tmp_path):
+    kind, theirs = made(case)
+    teacher = edm.load(published(theirs, tmp_path / "net.safetensors"), kind)
+    steps = torch.arange(6, dtype=torch.float64)
+    times = (50 ** (1 / 7) + steps / 5 * (0.05 ** (1 / 7) - 50 ** (1 / 7))) ** 7  # arXiv:2206.00364, formula (5)
+    times = theirs.round_sigma(times).double()
+    x = noise = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = x * times[0]
+    with torch.no_grad():
+        for now, then in pairwise([*times, torch.zeros(())]):  # its algorithm 1
+            slope = (x - theirs(x, now).double()) / now
+            ahead = x + (then - now) * slope
+            x = ahead if then == 0 else x + (then - now) * (slope + (ahead - theirs(ahead, then).double()) / then) / 2
+        denoiser = Denoiser(teacher.network, teacher.network.sigma_data)
+        own = heun(denoiser, (noise * times[0]).float(), times.tolist())
+    torch.testing.assert_close(own.double(), x, rtol=1e-4, atol=5e-5 * float(x.abs().max()))
 
 
 def test_fixed_frequencies_that_are_stored_are_known_as_such():

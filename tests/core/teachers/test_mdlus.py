@@ -6,7 +6,6 @@ import os
 import tarfile
 import warnings
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -133,23 +132,68 @@ def test_the_denoiser_of_a_current_checkpoint_is_the_librarys(case, labels, tmp_
     assert_same(own, expected)
 
 
-def test_heun_samples_are_those_of_the_librarys_sampler(tmp_path):
+class Positional(torch.nn.Module):
+    """A preconditioner of the first generation as the library's sampler calls it: (x, condition, σ, labels)."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.sigma_min, self.sigma_max, self.round_sigma = net, net.sigma_min, net.sigma_max, net.round_sigma
+
+    def forward(self, x, condition, sigma, labels):
+        return self.net(x, sigma)
+
+
+NOISE = torch.randn(3, 2, *SIZE, generator=torch.Generator().manual_seed(1))
+FIELDS = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    "case", ["EDMPrecondSuperResolution", "EDMPrecond, conditioned", "VPPrecond", "VEPrecond", "iDDPMPrecond"]
+)
+def test_heun_samples_are_those_of_the_librarys_sampler(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from physicsnemo.diffusion.samplers import deterministic_sampler
 
-    theirs = legacy("EDMPrecondSuperResolution")
+    theirs = legacy(case)
     teacher = mdlus.load(saved(theirs, tmp_path / "net.mdlus"))
-    noise = torch.randn(3, 2, *SIZE, generator=torch.Generator().manual_seed(1))
-    fields = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+    high = min(80.0, 0.9 * teacher.sigmas[1])
+    low = max(0.02, 1.1 * teacher.sigmas[0])
+    net = Positional(theirs) if case in ("VPPrecond", "VEPrecond", "iDDPMPrecond") else theirs
     with torch.no_grad():
         expected = deterministic_sampler(
-            theirs, noise, fields, num_steps=9, sigma_min=0.002, sigma_max=80.0, rho=7, solver="heun"
+            net, NOISE, FIELDS, num_steps=7, sigma_min=low, sigma_max=high, rho=7, solver="heun"
         )
-        grid = karras_sigmas(9, 0.002, 80.0).tolist()
+        grid = theirs.round_sigma(torch.tensor(karras_sigmas(7, low, high).tolist(), dtype=torch.float64)).tolist()
         denoiser = Denoiser(teacher.network, teacher.network.sigma_data)
-        own = heun(denoiser, grid[0] * noise, grid, {"fields": fields})
-    torch.testing.assert_close(own, expected.float(), rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        own = heun(denoiser, grid[0] * NOISE, grid, {"fields": FIELDS})
+    torch.testing.assert_close(own, expected.float(), rtol=1e-4, atol=2e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("case", [c for c in CURRENT if "," not in c])
+def test_heun_samples_are_those_of_the_current_sampler(case, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from physicsnemo.diffusion.noise_schedulers import EDMNoiseScheduler
+        from physicsnemo.diffusion.samplers import sample
+
+    theirs = current(case)
+    teacher = mdlus.load(saved(theirs, tmp_path / "net.mdlus"))
+    grid = karras_sigmas(7, 0.02, 50.0).tolist()
+
+    def x0(x, sigma):
+        if case == "VPPreconditioner":  # takes t
+            wide, least = theirs.beta_d, theirs.beta_min
+            sigma = ((least**2 + 2 * wide * (1 + sigma**2).log()).sqrt() - least) / wide
+        return theirs(x, sigma, condition=FIELDS)
+
+    law = EDMNoiseScheduler()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps = torch.tensor([*grid, 0.0])
+        expected = sample(law.get_denoiser(x0_predictor=x0), grid[0] * NOISE, law, 7, "heun", time_steps=steps)
+        own = heun(Denoiser(teacher.network, teacher.network.sigma_data), grid[0] * NOISE, grid, {"fields": FIELDS})
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=5e-5 * float(expected.abs().max()))
 
 
 def test_the_old_tar_format_is_read_as_well(tmp_path):
@@ -194,22 +238,8 @@ def test_files_of_version_1_are_read_by_the_names_of_their_classes(tmp_path):
         assert_same(own, theirs(x, fields, sigma))
 
 
-class Trap:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-def test_bad_files_are_refused_in_one_line_and_nothing_runs(tmp_path, monkeypatch):
+def test_weights_and_words_that_do_not_fit_are_refused(tmp_path):
     good = saved(legacy("EDMPrecond"), tmp_path / "good.mdlus")
-    content = good.read_bytes()
-    trap = tmp_path / "trapped"
-    buffer = io.BytesIO()
-    torch.save({"model.x": Trap(trap)}, buffer)
 
     def fewer(b):
         state = torch.load(io.BytesIO(b), weights_only=True)
@@ -222,48 +252,19 @@ def test_bad_files_are_refused_in_one_line_and_nothing_runs(tmp_path, monkeypatc
         own["__args__"]["img_channels"] = 4
         return json.dumps(own).encode()
 
-    (tmp_path / "cut.mdlus").write_bytes(content[: len(content) // 2])
-    (tmp_path / "words.mdlus").write_text("no archive at all")
-    (tmp_path / "net.pkl").write_bytes(b"\x80\x04.")
-    bomb = rewritten(good, tmp_path / "bomb.mdlus")
-    data = bytearray(bomb.read_bytes())
-    place = data.rfind(b"PK\x01\x02", 0, data.rfind(b"model.pt"))  # its entry in the directory: sizes at 20 and 24
-    data[place + 20 : place + 28] = (100 * 10**9 % 2**32).to_bytes(4, "little") * 2
-    bomb.write_bytes(data)
     cases = {
-        tmp_path / "cut.mdlus": "no .mdlus file|no whole",
-        tmp_path / "words.mdlus": "neither a zip nor a tar",
-        tmp_path / "net.pkl": "is a pickle.*convert it",
-        rewritten(good, tmp_path / "os.mdlus", args=renamed(__module__="os", __name__="system")): "names os.system",
-        rewritten(good, tmp_path / "sub.mdlus", args=renamed(__module__="subprocess", __name__="Popen")): "subprocess",
         rewritten(good, tmp_path / "other.mdlus", args=renamed(__name__="FullyConnected")): "names FullyConnected",
-        rewritten(good, tmp_path / "abs.mdlus", more={"/etc/x": "x"}): "no member '/etc/x'",
-        rewritten(good, tmp_path / "up.mdlus", more={"../x": "x"}): "no member '../x'",
         rewritten(good, tmp_path / "less.mdlus", metadata=None): "lacks metadata.json",
-        rewritten(good, tmp_path / "words2.mdlus", args=lambda b: b"[1, 2]"): "no JSON object",
-        rewritten(good, tmp_path / "list.mdlus", args=lambda b: b"[" * 100000): "no JSON",
+        rewritten(good, tmp_path / "list.mdlus", args=lambda b: b"[1, 2]"): "no JSON object",
+        rewritten(good, tmp_path / "deep.mdlus", args=lambda b: b"[" * 100000): "no JSON",
         rewritten(good, tmp_path / "none.mdlus", args=lambda b: b"{}"): "describes no PhysicsNeMo module",
-        rewritten(good, tmp_path / "trap.mdlus", model=lambda b: buffer.getvalue()): "more than tensors",
         rewritten(good, tmp_path / "few.mdlus", model=fewer): "weights are missing",
         rewritten(good, tmp_path / "wide.mdlus", args=wider): "do not fit",
-        bomb: "declares",
     }
-    before = sorted(tmp_path.iterdir())
     for path, match in cases.items():
         with pytest.raises(UserError, match=match) as caught:
             mdlus.load(path)
         assert "\n" not in str(caught.value)
-    assert sorted(tmp_path.iterdir()) == before and not trap.exists()
-
-
-def test_a_huge_member_of_a_tar_is_not_read(tmp_path):
-    for name, size in (("model.pt", 100 * 10**9), ("../model.pt", 10), ("/model.pt", 10)):
-        info = tarfile.TarInfo(name)
-        info.size = size
-        path = tmp_path / "bad.mdlus"
-        path.write_bytes(info.tobuf() + b"\0" * 10240)
-        with pytest.raises(UserError, match=r"declares|no member|no whole|neither"):
-            mdlus.load(path)
 
 
 def test_the_members_are_what_the_library_writes(tmp_path):

@@ -5,17 +5,11 @@ import math
 import pytest
 import torch
 
-from scigen.core.teachers.conversions import (
-    PREDICTIONS,
-    Edm,
-    RectifiedFlow,
-    Table,
-    TrigFlow,
-    VpCosine,
-    VpLinear,
-    affine,
-    schedule,
-)
+from scigen.core.teachers.predictions import PREDICTIONS, affine
+from scigen.core.teachers.schedule import Edm, RectifiedFlow, TrigFlow
+from scigen.core.teachers.schedules import schedule
+from scigen.core.teachers.table import Table
+from scigen.core.teachers.variance_preserving import VpCosine, VpLinear
 from scigen.errors import UserError
 
 MEAN, VARIANCE = 0.7, 1.9
