@@ -5,7 +5,7 @@
     python benchmarks/judging.py judge FOLDER --domain weather # a field's own metrics
     python benchmarks/judging.py peers FOLDER                  # scores, xskillscore, scoringrules, where they import
 
-Each part is a process of its own and prints a line of JSON; `peers` needs xarray, zarr, dask and psutil, not scigen. All
+Each part is a process of its own and prints a line of JSON; `peers` needs xarray, zarr, dask and psutil alone. All
 that a library has of fair CRPS, RMSE and MAE of the mean, spread, rank histogram and Brier score is asked for at
 once, so that it reads the archive once.
 """

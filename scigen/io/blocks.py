@@ -104,7 +104,11 @@ class Forward:
             UserError: if they cannot be read.
         """
         names = [str(k) for k in self.ds.data_vars]
-        return self.ds[[]].isel({self.dim: part}, missing_dims="ignore").assign({name: self._one(name, part) for name in names})
+        return (
+            self.ds[[]]
+            .isel({self.dim: part}, missing_dims="ignore")
+            .assign({name: self._one(name, part) for name in names})
+        )
 
     def _one(self, name: str, part: slice) -> xr.DataArray:
         array = self.ds[name]

@@ -26,10 +26,10 @@ def counted(ds: xr.Dataset, chunks: dict[str, int], dim: str, reads: list[tuple[
             reads.append((name, spans[array.dims.index(dim)][0]))
             return array.values[tuple(slice(a, b) for a, b in spans)]
 
-        pieces = dask.array.core.normalize_chunks(
-            tuple(chunks.get(d, n) for d, n in array.sizes.items()), array.shape
+        pieces = dask.array.core.normalize_chunks(tuple(chunks.get(d, n) for d, n in array.sizes.items()), array.shape)
+        made = dask.array.map_blocks(
+            make, chunks=pieces, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype)
         )
-        made = dask.array.map_blocks(make, chunks=pieces, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))
         return array.copy(data=made)
 
     return ds.assign({name: lazily(name) for name in ds.data_vars})
