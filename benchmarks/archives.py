@@ -11,15 +11,14 @@ Every part prints one line of JSON. Run parts one after another on a quiet machi
 import argparse
 import json
 import shutil
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import xarray as xr
+from memory import Peak
 
 from scigen.core.codec import Layout
 from scigen.io.archive import open_archive
@@ -29,30 +28,6 @@ from scigen.workflows.items import Work, make
 
 GRID = (181, 360)
 NAMES = ("t2m", "u10", "v10")
-
-
-class Peak:
-    """Resident memory of this process, sampled ten times a second."""
-
-    def __enter__(self) -> "Peak":
-        self.seen, self.going = [], True
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while self.going:
-            self.seen.append(process.memory_info().rss)
-            time.sleep(0.1)
-
-    def __exit__(self, *_: Any) -> None:
-        self.going = False
-        self.thread.join()
-
-    def tenths(self) -> list[float]:
-        """Peak [GB] within each tenth of the time."""
-        return [round(max(part) / 1e9, 3) for part in np.array_split(self.seen, 10) if len(part)]
 
 
 def make_archive(folder: Path, gigabytes: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from scigen.core.networks.autoencoder import Autoencoder
 from scigen.errors import UserError
 from scigen.metrics.quality import quality
 from scigen.metrics.report import reference
-from scigen.metrics.worst import fields, worst
+from scigen.metrics.worst import alike, fields, worst
 from scigen.plots import failures
 from scigen.plots.table import Table
 
@@ -202,8 +202,8 @@ class Domain(ABC):
         for name in theirs:
             if name in true and "member" in theirs[name].dims:
                 first, *space = true[name].dims
-                found = theirs[name].transpose(first, "member", *space)
-                if len(space) > 1 and (found.shape[0], *found.shape[2:]) == true[name].shape:
-                    own = true[name].rename(name)
+                both = alike(true[name].rename(name), theirs[name].transpose(first, "member", *space))
+                if len(space) > 1 and both is not None:
+                    own, found = both
                     return [failures.figure(own, found, chosen, worst(own, found), folder / "failures.png")]
         return []

@@ -80,6 +80,57 @@ def blocks(array: xr.DataArray) -> Iterator[slice]:
         yield slice(start, min(start + length, array.sizes["time"]))
 
 
+class Forward:
+    """A dataset read along a dimension, in order: every chunk of the file once, one block of a variable held at a time.
+
+    Positions that are asked for one by one would each decompress their whole chunk.
+    """
+
+    def __init__(self, ds: xr.Dataset, dim: str, what: str = "") -> None:
+        """Set what is read.
+
+        Args:
+            ds: lazy or not; variables without the dimension are passed through.
+            dim: along which.
+            what: the archive is called, for messages.
+        """
+        self.ds, self.dim, self.what = ds, dim, what
+        self.held: dict[str, tuple[slice, xr.DataArray]] = {}
+
+    def __getitem__(self, part: slice) -> xr.Dataset:
+        """Positions lo … hi − 1, in memory, for slice(lo, hi).
+
+        Raises:
+            UserError: if they cannot be read.
+        """
+        names = [str(k) for k in self.ds.data_vars]
+        return (
+            self.ds[[]]
+            .isel({self.dim: part}, missing_dims="ignore")
+            .assign({name: self._one(name, part) for name in names})
+        )
+
+    def _one(self, name: str, part: slice) -> xr.DataArray:
+        array = self.ds[name]
+        if self.dim not in array.dims:
+            return array
+        if array.variable._in_memory:
+            return array.isel({self.dim: part})
+        block, kept = self.held.pop(name, (slice(0, 0), array.isel({self.dim: slice(0, 0)})))
+        if part.start < block.start or part.stop > block.stop:
+            each = block_length(array, self.dim)
+            behind = block.start <= part.start < block.stop
+            start = block.stop if behind else part.start // each * each
+            stop = min(-(-part.stop // each) * each, array.sizes[self.dim])
+            with reading(f"'{name}' of {self.what}" if self.what else f"'{name}'"):
+                more = array.isel({self.dim: slice(start, stop)}).load()
+            if behind:
+                more = xr.concat([kept.isel({self.dim: slice(part.start - block.start, None)}), more], self.dim)
+            block, kept = slice(part.start if behind else start, stop), more
+        self.held[name] = (block, kept)
+        return self.held[name][1].isel({self.dim: slice(part.start - block.start, part.stop - block.start)})
+
+
 @contextlib.contextmanager
 def reading(what: str) -> Iterator[None]:
     """Turn the errors of damaged files into a `UserError`.

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 import numpy as np
 import xarray as xr
 
+from scigen.io.blocks import Forward
 from scigen.materials.descriptors import describe
 
 DIMS = {
@@ -38,7 +39,7 @@ def describe_all(
 
     Args:
         archive: phase (specimen, z, y, x) or (specimen, member, z, y, x), labels; attributes voxel_size, periodic. It
-            may be lazy: one specimen is in memory at a time.
+            may be lazy: one specimen, or a chunk of the file, is in memory at a time.
         transport: names of the phases whose diffusivity is solved for.
         workers: processes (see `effective_diffusivities`).
         progress: called with the number of volumes done.
@@ -60,8 +61,9 @@ def describe_all(
         each: Callable = map
         if workers > 1:
             each = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"))).map
+        source = Forward(data.to_dataset(name="phase"), "specimen")
         for i in range(data.sizes["specimen"]):
-            volumes = np.asarray(data.isel(specimen=i).values).astype(np.uint8)
+            volumes = np.asarray(source[slice(i, i + 1)]["phase"].values[0]).astype(np.uint8)
             for row in each(one, volumes):
                 rows.append(row)
                 if progress:

@@ -1,12 +1,14 @@
 """What is kept of every slice of a contender: sums and scores, of which all numbers of a report are made."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from scigen.errors import UserError
+from scigen.io.blocks import Forward
 from scigen.metrics import ensemble
 from scigen.mri import quality
 from scigen.mri.fourier import fft2c
@@ -31,7 +33,7 @@ def image_of(ds: xr.Dataset, name: str) -> np.ndarray:
 
 def maxima(truth: xr.Dataset) -> np.ndarray:
     """The largest magnitude of every slice's volume, (slice,)."""
-    each = np.array([np.abs(image_of(truth.isel(slice=i), "truth")).max() for i in range(truth.sizes["slice"])])
+    each = np.array([np.abs(image_of(one, "truth")).max() for one in _slices(truth[["image_re", "image_im"]], "truth")])
     subjects = truth["subject"].values
     tops = {s: float(each[subjects == s].max()) for s in set(subjects)}
     if blank := sorted(str(s) for s, v in tops.items() if not v > 0):
@@ -40,12 +42,22 @@ def maxima(truth: xr.Dataset) -> np.ndarray:
 
 
 def statistics(truth: xr.Dataset, ds: xr.Dataset, top: np.ndarray, name: str, seed: int) -> xr.Dataset:
-    """Sums and scores of every slice of a contender, (slice, …), of which all others are made."""
-    rng = np.random.default_rng(seed)
+    """Sums and scores of every slice of a contender, (slice, …), of which all others are made.
+
+    Parts judged apart are the whole once they are strung together (`xr.concat`) in the order of the slices.
+
+    Args:
+        truth: dims (slice, y, x), with what was measured.
+        ds: its images (slice, member, y, x) of the same slices.
+        top: the largest magnitude of every slice's volume, see `maxima`.
+        name: of the contender, for messages.
+        seed: of the order of ties in the ranks; with the slice's name it fixes them.
+    """
     measured = {"kspace", "mask", "sens_maps"} <= set(truth.data_vars)
     rows: dict[str, list[Any]] = {}
-    for i in range(truth.sizes["slice"]):
-        one, own = truth.isel(slice=i), ds.isel(slice=i)
+    pairs = zip(_slices(truth, "truth"), _slices(ds[["image_re", "image_im"]], name), strict=True)
+    for i, (one, own) in enumerate(pairs):
+        rng = np.random.default_rng([seed, *str(one["slice"].item()).encode()])  # whatever else is judged, in any order
         target, members = image_of(one, "truth") / top[i], image_of(own, name) / top[i]
         row = _fidelity(np.abs(target), members) | _calibration(np.abs(target), np.abs(members), rng)
         row["distinct"] = len({m.tobytes() for m in members})
@@ -59,7 +71,14 @@ def statistics(truth: xr.Dataset, ds: xr.Dataset, top: np.ndarray, name: str, se
     }  # fmt: skip
     out = xr.Dataset({k: (("slice", dims[k]) if k in dims else "slice", np.array(v)) for k, v in rows.items()})
     out.attrs = {"members": ds.sizes["member"]}
-    return out
+    return out.assign_coords(slice=truth["slice"].values)
+
+
+def _slices(ds: xr.Dataset, what: str) -> Iterator[xr.Dataset]:
+    """One slice after the other, in memory."""
+    source = Forward(ds, "slice", what)
+    for i in range(ds.sizes["slice"]):
+        yield source[slice(i, i + 1)].isel(slice=0)
 
 
 def _fidelity(target: np.ndarray, members: np.ndarray) -> dict[str, Any]:

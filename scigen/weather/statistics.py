@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from scigen.errors import UserError
+from scigen.io.blocks import Forward
 from scigen.metrics import ensemble
 from scigen.metrics.histogram import bin_edges, histogram
 from scigen.metrics.spectra import power_spectrum
@@ -75,8 +76,8 @@ def statistics(
     variables = []
     for variable in map(str, truth.data_vars):
         blocks, wet = [], WET if truth[variable].attrs.get("units") == "mm h-1" else None
-        for lo, y in _blocks(truth[variable], step):
-            x = np.asarray(samples[variable].isel(time=slice(lo, lo + step)).values, np.float64)
+        drawn = _blocks(samples[variable], step, f"samples '{name}'")
+        for (lo, y), (_, x) in zip(_blocks(truth[variable], step, "the truth"), drawn, strict=True):
             _check_finite(x, samples[variable], lo, f"samples '{name}'", "the archive is unfinished: sample it again")
             one = _block(y, np.moveaxis(x, 1, 0), weights, factor, edges[variable], closes, wet)
             blocks.append(one.assign(ranks=_ranks(samples[variable], x, y, lo, weights, seed)))
@@ -118,17 +119,19 @@ def survey(truth: xr.Dataset) -> dict[str, np.ndarray]:
     edges = {}
     for variable, field in truth.data_vars.items():
         low, high = math.inf, -math.inf
-        for lo, y in _blocks(field, step):
+        for lo, y in _blocks(field, step, "the truth"):
             _check_finite(y, field, lo, "the truth", "fill or leave out such times before comparing")
             low, high = min(low, float(y.min())), max(high, float(y.max()))
         edges[str(variable)] = bin_edges(low, high)
     return edges
 
 
-def _blocks(field: xr.DataArray, step: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first time, values float64) of blocks of `step` times."""
-    for lo in range(0, field.sizes["time"], step):
-        yield lo, np.asarray(field.isel(time=slice(lo, lo + step)).values, np.float64)
+def _blocks(field: xr.DataArray, step: int, what: str) -> Iterator[tuple[int, np.ndarray]]:
+    """(first time, values float64) of blocks of `step` times; every chunk of the file is read once."""
+    count = field.sizes["time"]
+    source = Forward(field.to_dataset(name="field"), "time", what)
+    for lo in range(0, count, step):
+        yield lo, np.asarray(source[slice(lo, min(lo + step, count))]["field"].values, np.float64)
 
 
 def _check_finite(values: np.ndarray, field: xr.DataArray, lo: int, who: str, remedy: str) -> None:

@@ -8,6 +8,7 @@ from scigen.errors import UserError
 from scigen.materials.baseline import level_cuts
 from scigen.materials.levelcut import gaussian_field
 from scigen.materials.metrics import evaluate, to_json
+from scigen.materials.statistics import describe_all
 from scigen.materials.tables import tables, verdict
 
 ATTRS = {"periodic": [1, 1, 1], "voxel_size": [1.0, 1.0, 1.0], "voxel_unit": "voxel"}
@@ -141,3 +142,10 @@ def test_an_open_block_is_matched_by_what_its_voxels_tell():
         )
         assert float(abs(report["fraction_bias"]).max()) < 0.03
         assert 0.85 < float(report["surface_ratio"].sel(phase="pore", interval="estimate")[0]) < 1.15
+
+
+def test_parts_described_apart_are_the_whole_in_any_order():
+    samples = archive(cuts(12, size=8).reshape(6, 2, 8, 8, 8))
+    whole = describe_all(samples, ["pore"])
+    parts = [describe_all(samples.isel(specimen=p), ["pore"]) for p in (slice(4, 6), slice(0, 1), slice(1, 4))]
+    xr.testing.assert_identical(xr.concat(parts, "specimen").sel(specimen=samples["specimen"].values), whole)

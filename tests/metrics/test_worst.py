@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scigen.metrics.worst import fields, worst
+from scigen.metrics.worst import alike, fields, worst
 
 
 def test_a_shifted_sample_is_the_worst_and_the_score_is_its_crps():
@@ -29,3 +29,18 @@ def test_complex_images_are_looked_at_by_their_magnitude():
     ds = xr.Dataset({"image_re": ("x", [3.0, 0.0]), "image_im": ("x", [4.0, 1.0]), "phase_im": ("x", [1.0, 1.0])})
     found = fields(ds)
     assert list(found) == ["|image|", "phase_im"] and np.array_equal(found["|image|"], [5.0, 1.0])
+
+
+def test_a_truth_of_other_samples_that_runs_the_other_way_is_brought_to_the_samples():
+    rng = np.random.default_rng(3)
+    y, x = np.arange(4.0), np.arange(5.0)
+    true = xr.DataArray(
+        rng.standard_normal((8, 4, 5)), coords={"time": np.arange(8), "y": y, "x": x}, dims=("time", "y", "x")
+    )
+    drawn = true.isel(time=[6, 2, 3], y=slice(None, None, -1)).expand_dims(member=3, axis=1).copy(deep=True)
+    drawn.values[1] += 5
+    own, found = alike(true, drawn)
+    assert [own["time"].values[i] for i, _ in worst(own, found, 1)] == [2]
+    assert worst(own, found, 3)[1][1] == 0  # the others are the truth itself, cell by cell
+    assert alike(true, drawn.assign_coords(x=x + 1)) is None
+    assert alike(true, drawn.assign_coords(time=[90, 91, 92])) is None

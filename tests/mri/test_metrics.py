@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from scigen.errors import UserError
 from scigen.mri.fourier import fft2c
 from scigen.mri.metrics import evaluate, to_json
+from scigen.mri.statistics import maxima, statistics
 
 SIZE = 24
 SIGMA = 0.05
@@ -296,3 +297,24 @@ def test_json_has_every_group_and_no_nan():
     assert list(out["x"]) == ["all", "2×, 1 coil", "2×, 2 coils", "4×, 1 coil", "4×, 2 coils"]
     assert len(out["x"]["all"]["rank_histogram"]) == 4 and out["y"]["all"]["spread_skill"] is None
     assert out["x"]["all"]["samples"] == 16 and out["x"]["4×, 1 coil"]["samples"] == 4
+
+
+def test_parts_judged_apart_are_the_whole_in_any_order():
+    truth, members = world(count=8)
+    truth[["image_re", "image_im"]] = (4 * truth[["image_re", "image_im"]]).round() / 4  # truth and members often equal
+    samples, top = archive(np.round(4 * members) / 4, truth), maxima(truth)
+    whole = statistics(truth, samples, top, "a", 0)
+    order = [slice(5, 8), slice(0, 1), slice(1, 5)]
+    parts = [statistics(truth.isel(slice=p), samples.isel(slice=p), top[p], "a", 0) for p in order]
+    merged = xr.concat(parts, "slice").sel(slice=truth["slice"].values)
+    xr.testing.assert_identical(merged, whole)  # ties included
+
+
+def test_all_slices_may_come_in_any_order():
+    truth, members = world(count=8)
+    samples = archive(members, truth)
+    mixed = [3, 0, 7, 1, 2, 6, 5, 4]
+    one = evaluate(truth, {"a": samples}).sel(model="a", group="all")
+    other = evaluate(truth.isel(slice=mixed), {"a": samples}).sel(model="a", group="all")
+    for key in ("psnr", "ssim", "crps", "spread_skill", "chi_square", "coverage", "rank_histogram", "error_binned"):
+        np.testing.assert_allclose(other[key], one[key], rtol=1e-12, err_msg=key)
