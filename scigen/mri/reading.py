@@ -1,6 +1,7 @@
 """Opening scans, which have a k-space, and anatomies, which are images: one file, a folder, a glob, in any format."""
 
 import logging
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 EMPTY = 0.01
 """Energy of a slice over that of the strongest in its volume below which it is nearly without signal."""
+
+BIDS = re.compile(r"sub-[A-Za-z0-9]+(?=_)")
+"""How names of files begin that tell the person: volumes of one belong together."""
 
 ARRAYS = ("kspace", "mask", "sens_maps", "noise_std", "image")
 """What a .npz file may hold."""
@@ -64,7 +68,7 @@ def open_scans(
             ds = recentred(ds)
         ds = check_scans(ds, repair)
         parts.append(_with_truth(ds) if file.suffix.lower() in rawdata.SUFFIXES else ds)
-    return _joined(parts, "kspace")
+    return joined(parts, "kspace")
 
 
 def open_anatomy(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
@@ -78,14 +82,15 @@ def open_anatomy(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
         path: a file or store, a folder, a glob, or a list of them.
 
     Returns:
-        `image` complex64 (slice, y, x) with the coordinates `slice`, "<file stem>/<number>", and `subject`. Of NIfTI
+        `image` complex64 (slice, y, x) with the coordinates `slice`, "<file stem>/<number>", and `subject`, the volume;
+        `patient` where names begin like sub-01_, or stores have it: volumes of one belong together. Of NIfTI
         the attributes `affine` (nested lists, from voxels x, y, z to mm), `voxel_size` (z, y, x) [mm] and `depth`, the
         number of slices with the dropped ones; dictionaries of these by subject where volumes differ.
 
     Raises:
         UserError: if something is missing, damaged, of an unknown kind, not finite, or without signal.
     """
-    return _joined([_without_empty(_read_anatomy(file), str(file)) for file in find(path)], "image")
+    return joined([_without_empty(_read_anatomy(file), str(file)) for file in find(path)], "image")
 
 
 def is_scan(path: str | Path | Sequence[str | Path]) -> bool:
@@ -157,7 +162,8 @@ def _read_anatomy(path: Path) -> xr.Dataset:
         attrs = {k: v for k, v in ds.attrs.items() if k in ("affine", "voxel_size", "depth")}
         if "slice" in ds.coords:
             keys = [str(k) for k in ds["slice"].values]
-            return _images(image, keys, attrs, path, ds["subject"].values if "subject" in ds.coords else None)
+            made = _images(image, keys, attrs, path, ds["subject"].values if "subject" in ds.coords else None)
+            return made.assign_coords(patient=ds["patient"]) if "patient" in ds.coords else made
     image = image[None] if image.ndim == 2 else image
     return _images(image, [f"{stem}/{i}" for i in range(len(image))], attrs, path, None)
 
@@ -175,19 +181,29 @@ def _images(
         )
     subjects = [k.rsplit("/", 1)[0] for k in keys] if subject is None else list(map(str, subject))
     coords = {"slice": list(keys), "subject": ("slice", np.array(subjects, dtype=str))}
+    person = BIDS.match(path.name)
+    if person:
+        coords["patient"] = ("slice", np.repeat(person[0], len(keys)))
     return xr.Dataset({"image": (IMAGE, image.astype(np.complex64))}, coords, attrs)
 
 
 def _without_empty(ds: xr.Dataset, name: str) -> xr.Dataset:
     """The slices that have a signal."""
-    energy = np.square(np.abs(ds["image"].values), dtype=np.float64).sum((1, 2))
-    strongest = np.array([energy[ds["subject"].values == s].max() for s in ds["subject"].values])
-    kept = (energy >= EMPTY * strongest) & (energy > 0)
-    if not kept.any():
+    image, subject = np.abs(ds["image"].values), ds["subject"].values
+    if not image.any():
         raise UserError(f"{name} is zero everywhere: give an image with a signal.")
+    volumes = [np.flatnonzero(subject == s) for s in dict.fromkeys(subject.tolist())]
+    kept = [own[with_signal(image[own], name)] for own in volumes]
+    return ds.isel(slice=np.sort(np.concatenate(kept)))
+
+
+def with_signal(volume: np.ndarray, name: str) -> np.ndarray:
+    """Numbers of the slices of a volume (slice, y, x) that are not nearly without signal; the others are told."""
+    energy = np.square(volume, dtype=np.float64).sum((1, 2))
+    kept = (energy >= EMPTY * energy.max()) & (energy > 0)
     if not kept.all():
         log.info("%s: %d of %d slices are nearly without signal: left out.", name, (~kept).sum(), len(kept))
-    return ds.isel(slice=np.flatnonzero(kept))
+    return np.flatnonzero(kept)
 
 
 def _load(path: Path, only: str) -> dict[str, np.ndarray]:
@@ -223,7 +239,7 @@ def _with_truth(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign_attrs(image="magnitude") if "image" in ds else ds
 
 
-def _joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
+def joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
     """Datasets of several files as one, all coils of each and the variables that all have."""
     if len(parts) == 1:
         return parts[0]
@@ -231,6 +247,8 @@ def _joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
     if len(sides) > 1:
         told = ", ".join("×".join(map(str, s)) for s in sorted(sides))
         raise UserError(f"The files have images of several sizes, {told}: give files of one size at a time.")
+    if any("patient" in p.coords for p in parts):
+        parts = [p if "patient" in p.coords else p.assign_coords(patient=p["subject"]) for p in parts]
     shared = [v for v in parts[0].data_vars if all(v in p for p in parts)]
     left = sorted({str(v) for p in parts for v in p.data_vars} - set(map(str, shared)))
     if left:
