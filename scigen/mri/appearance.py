@@ -1,4 +1,4 @@
-"""What makes an image of plain tissues look acquired: variation within tissues, shading, receive gain, a smooth phase."""
+"""What makes an image of plain tissues look acquired: variation within them, shading, receive gain, smooth phase."""
 
 import numpy as np
 

@@ -59,7 +59,13 @@ def recentred(ds: xr.Dataset) -> xr.Dataset:
 
 def require_centred(kspace: np.ndarray, name: str) -> None:
     """Refuse what an uncentred FFT leaves: the peak of k-space at a corner, or the image cut in four."""
-    ratio = max(_edges(_energy(kspace)))
+    energy = _energy(kspace)
+    ratio = max(_edges(energy))
+    if ratio > UNCENTRED and _unsampled(energy):
+        raise UserError(
+            f"{name}: the middle of k-space is zero: the FFT was not centred, and fft_centred=false shifts it, or the"
+            " scan has no calibration lines, without which scale and phase of an image are unknown."
+        )
     if ratio > UNCENTRED:
         raise UserError(
             f"{name}: the edges of k-space hold {ratio:.3g} times the energy of its middle, expected the peak in the "
@@ -70,6 +76,13 @@ def require_centred(kspace: np.ndarray, name: str) -> None:
             f"{name}: the image lies at the borders, its middle is empty: the FFT was not centred (k-space has the "
             "phase of a checkerboard). fft_centred=false takes it away."
         )
+
+
+def _unsampled(energy: np.ndarray) -> bool:
+    """Whether the middle quarter along ky or kx holds nothing."""
+    return any(
+        not energy.sum(a)[n // 2 - n // 8 : n // 2 + n // 8].any() for a, n in ((1, len(energy)), (0, len(energy[0])))
+    )
 
 
 def _energy(kspace: np.ndarray) -> np.ndarray:

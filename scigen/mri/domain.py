@@ -177,7 +177,9 @@ class Mri(Domain):
         most = max(int(c) for c in self.scan.get("coils", (1, 4)))
         made = synth.scan(image, keys, seed, most=most, **self.scan)
         made["image"] = (("slice", "y", "x"), image)
-        told = {c: np.array([str(v) for v in ds[c].values]) for c in ("subject", "patient", "contrast") if c in ds.coords}
+        told = {
+            c: np.array([str(v) for v in ds[c].values]) for c in ("subject", "patient", "contrast") if c in ds.coords
+        }
         return made.assign_coords({c: ("slice", v) for c, v in told.items()})
 
     def standard(self, archive: xr.Dataset, names: Sequence[str]) -> xr.Dataset:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -68,7 +69,7 @@ def parts_of(ds: xr.Dataset, shares: Sequence[float], gap: int | None = None) ->
     return kept, rule
 
 
-def _slices(size: object) -> int:
+def _slices(size: Any) -> int:
     """How many slices are to be left out, by voxel sizes (z, y, x) [mm], of all volumes or by volume."""
     told = list(size.values()) if isinstance(size, Mapping) else [] if size is None else [size]
     spacing = [float(np.ravel(s)[0]) for s in told]

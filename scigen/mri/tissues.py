@@ -1,7 +1,7 @@
-"""Maps of tissue fractions, as segmentations of real anatomy write them: which belong together, and whether they fit."""
+"""Maps of tissue fractions, as segmentations of real anatomy are: which belong together, and whether they fit."""
 
 import logging
-import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,7 @@ def subjects(tissues: Mapping[str, Paths]) -> dict[str, dict[str, Path]]:
     out: dict[str, dict[str, Path]] = {}
     for i in range(next(iter(counts.values()))):
         own = {name: files[i] for name, files in found.items()}
-        shared = os.path.commonprefix([stem_of(f) for f in own.values()]).rstrip("_-.") or stem_of(
-            next(iter(own.values()))
-        )
+        shared = _shared([stem_of(f) for f in own.values()])
         if shared in out:
             raise UserError(
                 f"data.tissues: {', '.join(f.name for f in own.values())} share the name {shared!r} with other files:"
@@ -99,6 +97,16 @@ def subjects(tissues: Mapping[str, Paths]) -> dict[str, dict[str, Path]]:
             )
         out[shared] = own
     return out
+
+
+def _shared(names: Sequence[str]) -> str:
+    """What all names begin with, up to the last _, - or .; the first one where that is nothing."""
+    if len(set(names)) == 1:
+        return names[0]
+    same = 0
+    while all(len(n) > same and n[same] == names[0][same] for n in names):
+        same += 1
+    return re.sub(r"[_.-]*[^_.-]*$", "", names[0][:same]) or names[0]
 
 
 def read_anatomy(subject: str, files: Mapping[str, Path]) -> Anatomy:

@@ -58,7 +58,9 @@ def test_of_one_anatomy_no_slice_of_another_part_is_within_the_gap(gap, caplog):
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert distances(ds, found[one], found[other]).min() > gap
     z = np.array([int(k.rsplit("/", 1)[1]) for k in ds["slice"].values])
-    assert z[found["train"]].max() < z[found["validation"]].min() <= z[found["validation"]].max() < z[found["test"]].min()
+    assert (
+        z[found["train"]].max() < z[found["validation"]].min() <= z[found["validation"]].max() < z[found["test"]].min()
+    )
     for index in found.values():  # nothing else is lost, of any contrast
         assert len(index) == ((z >= z[index].min()) & (z <= z[index].max())).sum()
     assert f"{gap} slices left out" in rule and rule in caplog.text
@@ -99,7 +101,7 @@ def test_gaps_that_leave_nothing_are_refused():
     ds = slices({"a": list(range(20))})
     with pytest.raises(UserError, match=r"leaves nothing for test of 20 slices with gaps of 9 \(data.gap\)"):
         parts_of(ds, SHARES, 9)
-    with pytest.raises(UserError, match="data.gap=-1"):
+    with pytest.raises(UserError, match=r"data\.gap=-1"):
         parts_of(ds, SHARES, -1)
     with pytest.raises(UserError, match="leaves nothing for validation"):
         parts_of(ds, (0.99, 0.005, 0.005), 0)

@@ -100,6 +100,21 @@ def test_several_subjects_are_paired_by_their_paths(tmp_path):
     assert found["sub-02"]["white"].name == "sub-02_wm.nii.gz"
 
 
+@pytest.mark.parametrize(
+    ("names", "subject"),
+    [
+        (("mni152_2009a_gm", "mni152_2009a_wm"), "mni152_2009a"),
+        (("sub-01_c1", "sub-01_c2"), "sub-01"),
+        (("c1head", "c2head"), "c1head"),
+        (("gm", "wm"), "gm"),
+    ],
+)
+def test_a_subject_is_called_what_its_maps_share(tmp_path, names, subject):
+    paths = [saved(tmp_path / f"{n}.nii.gz", v) for n, v in zip(names, (GREY, WHITE), strict=True)]
+    assert list(subjects(dict(zip(("gm", "wm"), paths, strict=True)))) == [subject]
+    assert list(subjects({"gm": paths[0]})) == [names[0]]
+
+
 def wrong(tmp_path: Path, name: str) -> dict[str, object]:
     """Maps with one fault."""
     own: dict[str, object] = dict(maps(tmp_path))
@@ -135,7 +150,10 @@ def wrong(tmp_path: Path, name: str) -> dict[str, object]:
     elif name == "counts":
         own["wm"] = [own["wm"], saved(tmp_path / "b_wm.nii.gz", WHITE)]
     elif name == "names":
-        own = {"gm": [saved(tmp_path / f"a_{i}g.nii", GREY) for i in "12"], "wm": [saved(tmp_path / f"a_{i}w.nii", WHITE) for i in "34"]}
+        own = {
+            "gm": [saved(tmp_path / f"a_{i}g.nii", GREY) for i in "12"],
+            "wm": [saved(tmp_path / f"a_{i}w.nii", WHITE) for i in "34"],
+        }
     return own
 
 

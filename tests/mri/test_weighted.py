@@ -14,7 +14,7 @@ from scigen.mri.contrast import CONTRASTS, TISSUES, draw, pulses, varied
 from scigen.mri.domain import Mri
 from scigen.mri.reading import open_scans
 from scigen.mri.tissues import read_anatomy, subjects
-from scigen.mri.weighted import open_tissues
+from scigen.mri.weighted import _generator, open_tissues
 
 REAL = os.environ.get("SCIGEN_TEST_DATA")
 real = pytest.mark.skipif(REAL is None, reason="SCIGEN_TEST_DATA is not set")
@@ -56,7 +56,6 @@ def regions() -> dict[str, tuple[slice, ...]]:
 
 def test_a_tissue_s_signal_is_that_of_the_equations(images):
     """The ratio of tissues in each contrast, of the properties and times that the seed and the name draw."""
-    from scigen.mri.weighted import _generator  # noqa: PLC0415
 
     for contrast in CONTRASTS:
         magnitude = np.abs(images["image"].values[images["contrast"].values == contrast])
@@ -115,7 +114,7 @@ def test_a_contrast_named_twice_is_made_with_other_times(tissues):
 
 def test_unknown_contrasts_are_refused(tissues):
     for contrasts in (["T1", "SWI"], []):
-        with pytest.raises(UserError, match="data.contrasts=.*expected some of T1, T2, PD, FLAIR, GRE"):
+        with pytest.raises(UserError, match=r"data.contrasts=.*expected some of T1, T2, PD, FLAIR, GRE"):
             open_tissues(tissues, contrasts)
 
 
@@ -159,7 +158,7 @@ def test_scans_are_written_with_their_place(tissues, tmp_path):
 
 
 def test_images_or_maps_but_not_both(tissues):
-    with pytest.raises(UserError, match="data.path=a.nii and data.tissues"):
+    with pytest.raises(UserError, match=r"data.path=a\.nii and data.tissues"):
         Mri("a.nii", tissues=tissues)
 
 
