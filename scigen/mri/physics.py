@@ -21,6 +21,7 @@ from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.mri.checks import check_scans
 from scigen.mri.export import FORMATS, export
+from scigen.mri.lazy import open_lazily
 from scigen.mri.operator import Measured, Sense, to_channels, to_complex
 from scigen.mri.preparation import derived, scan_scales
 from scigen.mri.reading import open_scans
@@ -111,8 +112,9 @@ class ReconstructionCodec(Codec):
         }
 
     def open(self, path: str) -> xr.Dataset:
-        """Scans at a path: fastMRI HDF5, zarr, netCDF, npz; a target is not needed."""
-        return open_scans(path)
+        """Scans at a path: fastMRI HDF5, zarr, netCDF, npz; a target is not needed. Large ones are prepared lazily."""
+        found = open_lazily(path, self.prepared)
+        return open_scans(path) if found is None else found
 
     def prepare(self, archive: xr.Dataset) -> xr.Dataset:
         """Scans, checked, with all that conditions need: see `prepared`.

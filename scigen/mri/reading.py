@@ -20,6 +20,7 @@ from scigen.mri.layout import IMAGE, arranged, assemble
 from scigen.mri.nifti import is_nifti, read_nifti, stem_of
 from scigen.mri.pairs import PARTS, merged
 from scigen.mri.retrospective import combined, complete
+from scigen.mri.sampled import keyed
 
 log = logging.getLogger(__name__)
 
@@ -218,18 +219,42 @@ def _load(path: Path, only: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged or cut short ({error}): fetch or make it again.") from error
 
 
-def _stored(path: Path) -> xr.Dataset:
-    """A zarr store or netCDF file in memory, with complex variables."""
+def read_part(path: Path, part: slice) -> xr.Dataset:
+    """Some slices of a file of fastMRI, a zarr store or a netCDF file, not checked; nothing else of it is read."""
+    return fastmri.read_fastmri(path, part=part) if path.suffix.lower() in rawdata.SUFFIXES else _stored(path, part)
+
+
+def names(path: Path, count: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Coordinates along the slices of a file that `read_part` reads parts of."""
+    if path.suffix.lower() not in rawdata.SUFFIXES:
+        with reading(str(path)), open_raw(path, None) as ds:
+            own = keyed(_keyed(ds.drop_vars(list(ds.data_vars)), path, count), str(path))
+            return {str(c): ("slice", v.values) for c, v in own.coords.items() if v.dims == ("slice",)}
+    one = read_part(path, slice(0, 1))
+    found = {str(c): ("slice", np.repeat(v.values, count)) for c, v in one.coords.items()}
+    return found | {"slice": ("slice", np.array([f"{stem_of(path)}/{i}" for i in range(count)]))}
+
+
+def _stored(path: Path, part: slice = slice(None)) -> xr.Dataset:
+    """A zarr store or netCDF file, or some slices of it, in memory, with complex variables."""
     ds = open_raw(path, None)
     wanted = [v for v in ds.data_vars if str(v).removesuffix(PARTS[0]).removesuffix(PARTS[1]) in ARRAYS]
     with reading(str(path)), ds:
-        ds = ds[wanted].load()
+        ds = ds[wanted]
+        if "slice" in ds.dims:
+            ds = _keyed(ds, path, ds.sizes["slice"]).isel(slice=part)
+        ds = ds.load()
     ds.encoding = {"source": str(path)}
     ds = merged(ds)
-    if "slice" not in ds.coords and "slice" in ds.dims:
-        ds = ds.assign_coords(slice=[f"{stem_of(path)}/{i}" for i in range(ds.sizes["slice"])])
     ds.encoding = {"source": str(path)}
     return ds
+
+
+def _keyed(ds: xr.Dataset, path: Path, count: int) -> xr.Dataset:
+    """With names of the slices, if there are none, by the file's."""
+    if "slice" in ds.coords:
+        return ds
+    return ds.assign_coords(slice=[f"{stem_of(path)}/{i}" for i in range(count)])
 
 
 def _with_truth(ds: xr.Dataset) -> xr.Dataset:
