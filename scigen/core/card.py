@@ -72,7 +72,8 @@ def card(
         "data": {
             "source": made.get("data"), "fingerprint": made.get("data_fingerprint"),
             "splits": cohort.get("splits"), "variables": cohort.get("variables"), "cells": cohort.get("cells"),
-            "split_rule": config.get("data", {}).get("split"), "demographics": cohort.get("demographics"),
+            "split_rule": cohort.get("rule") or config.get("data", {}).get("split"),
+            "demographics": cohort.get("demographics"),
         },
         "training": {
             "method": made.get("method") or default, "settings": method,

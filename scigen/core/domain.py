@@ -39,6 +39,7 @@ class Data:
         codec: with statistics of the training split.
         fingerprint: of the archive (16 hex digits).
         source: what a person calls it.
+        rule: how it was divided, in words; None leaves that to the configuration's shares.
     """
 
     train: Split
@@ -47,6 +48,7 @@ class Data:
     codec: Codec
     fingerprint: str
     source: str
+    rule: str | None = None
 
 
 class Domain(ABC):

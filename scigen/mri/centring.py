@@ -59,7 +59,13 @@ def recentred(ds: xr.Dataset) -> xr.Dataset:
 
 def require_centred(kspace: np.ndarray, name: str) -> None:
     """Refuse what an uncentred FFT leaves: the peak of k-space at a corner, or the image cut in four."""
-    ratio = max(_edges(_energy(kspace)))
+    energy = _energy(kspace)
+    ratio = max(_edges(energy))
+    if ratio > UNCENTRED and _unsampled(energy):
+        raise UserError(
+            f"{name}: the middle of k-space is zero: the FFT was not centred, and fft_centred=false shifts it, or the"
+            " scan has no calibration lines, without which scale and phase of an image are unknown."
+        )
     if ratio > UNCENTRED:
         raise UserError(
             f"{name}: the edges of k-space hold {ratio:.3g} times the energy of its middle, expected the peak in the "
@@ -72,18 +78,31 @@ def require_centred(kspace: np.ndarray, name: str) -> None:
         )
 
 
+def _unsampled(energy: np.ndarray) -> bool:
+    """Whether the middle quarter along ky or kx holds nothing."""
+    return any(
+        not energy.sum(a)[n // 2 - n // 8 : n // 2 + n // 8].any() for a, n in ((1, len(energy)), (0, len(energy[0])))
+    )
+
+
 def _energy(kspace: np.ndarray) -> np.ndarray:
-    """Energy (ky, kx) of all slices and coils."""
-    finite = np.nan_to_num(kspace, posinf=0, neginf=0)
-    return np.square(finite.real, dtype=np.float64).sum((0, 1)) + np.square(finite.imag, dtype=np.float64).sum((0, 1))
+    """Energy (ky, kx) of all slices and coils; one slice after another, to need little memory beside them."""
+    out = np.zeros(kspace.shape[-2:])
+    for one in kspace:
+        finite = np.nan_to_num(one, posinf=0, neginf=0)
+        out += np.square(finite.real, dtype=np.float64).sum(0) + np.square(finite.imag, dtype=np.float64).sum(0)
+    return out
 
 
 def _blurred(kspace: np.ndarray) -> np.ndarray:
     """Energy (y, x) of the image as the middle quarter of ky and kx shows it, which is free of aliasing."""
-    middle = np.zeros(kspace.shape, np.complex64)
     rows, columns = (slice(n // 2 - n // 8, n // 2 + n // 8 + 1) for n in kspace.shape[-2:])
-    middle[..., rows, columns] = np.nan_to_num(kspace[..., rows, columns], posinf=0, neginf=0)
-    return _energy(ifft2c(middle))
+    out = np.zeros(kspace.shape[-2:])
+    for one in kspace:
+        middle = np.zeros((1, *one.shape), np.complex64)
+        middle[0, :, rows, columns] = np.nan_to_num(one[:, rows, columns], posinf=0, neginf=0)
+        out += _energy(ifft2c(middle))
+    return out
 
 
 def _edges(energy: np.ndarray) -> tuple[float, float]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scigen.errors import UserError
+
 TISSUES = ("background", "skin", "fat", "bone", "csf", "grey", "white", "lesion")
 """Tissue classes, in the order of their labels; skin is muscle, too."""
 
@@ -92,10 +94,25 @@ VARIATION = 0.06
 
 def draw(rng: np.random.Generator) -> tuple[Pulses, np.ndarray]:
     """A random pulse sequence, and the tissue properties (tissue, [T1, T2, T2*, PD]) of one subject."""
-    tissues = PROPERTIES * np.exp(VARIATION * rng.standard_normal(PROPERTIES.shape))
-    contrast = CONTRASTS[rng.integers(len(CONTRASTS))]
+    tissues = varied(rng)
+    return pulses(rng, CONTRASTS[rng.integers(len(CONTRASTS))], tissues), tissues
+
+
+def varied(rng: np.random.Generator) -> np.ndarray:
+    """The tissue properties (tissue, [T1, T2, T2*, PD]) of one subject."""
+    return PROPERTIES * np.exp(VARIATION * rng.standard_normal(PROPERTIES.shape))
+
+
+def pulses(rng: np.random.Generator, contrast: str, tissues: np.ndarray) -> Pulses:
+    """Random times of a weighting; FLAIR nulls the cerebrospinal fluid of these tissues.
+
+    Raises:
+        UserError: for a weighting that is not known.
+    """
+    if contrast not in RANGES:
+        raise UserError(f"contrast={contrast}: expected one of {', '.join(CONTRASTS)}.")
     times = {key: float(rng.uniform(*span)) for key, span in RANGES[contrast].items()}
     if contrast == "FLAIR":
         t1 = float(tissues[TISSUES.index("csf"), 0])
         times["ti"] = null_time(t1, times["tr"]) * float(rng.uniform(1 - NULLING, 1 + NULLING))
-    return Pulses(contrast, **times), tissues
+    return Pulses(contrast, **times)

@@ -17,12 +17,15 @@ from scigen.errors import UserError
 from scigen.metrics.bootstrap import ratio_interval
 from scigen.mri import metrics, plots, synth, tables
 from scigen.mri.baselines import baselines
+from scigen.mri.contrast import CONTRASTS
 from scigen.mri.heldout import SHARE, compared, divided
 from scigen.mri.physics import NOTICE, ReconstructionCodec, fitted, truth_of
 from scigen.mri.reading import is_scan, open_anatomy, open_scans
 from scigen.mri.resample import low_passed
 from scigen.mri.retrospective import complete, undersampled
 from scigen.mri.scores import sums
+from scigen.mri.splitting import parts_of
+from scigen.mri.weighted import open_tissues
 from scigen.plots.table import Table
 
 log = logging.getLogger(__name__)
@@ -39,10 +42,13 @@ class Mri(Domain):
     def __init__(
         self,
         path: str | None = None,
+        tissues: Mapping[str, Any] | None = None,
+        contrasts: Sequence[str] = CONTRASTS,
         layout: str | None = None,
         fft_centred: bool = True,
         repair: bool = False,
         split: Sequence[float] = (0.7, 0.05, 0.25),
+        gap: int | None = None,
         size: int | None = None,
         copies: int = 3,
         conditional: bool = True,
@@ -52,21 +58,24 @@ class Mri(Domain):
     ) -> None:
         """Set where the data are and how they are scanned: the keys of `data` in configs/domain/mri.yaml."""
         self.path, self.layout, self.centred, self.repair = path, layout, fft_centred, repair
-        self.size = size
+        self.tissues, self.contrasts = dict(tissues or {}), tuple(contrasts)
+        self.size, self.gap = size, gap
         self.split, self.copies, self.conditional, self.seed = tuple(split), copies, conditional, seed
         self.scan, self.settings = dict(scan or {}), dict(synth or {})
+        if path is not None and self.tissues:
+            raise UserError(f"data.path={path} and data.tissues: give images or scans, or maps to make images of.")
         if copies < 1:
             raise UserError(f"data.copies={copies}: every training image is scanned once at least.")
 
     def synth(self, path: Path) -> Path:
-        """Make the synthetic heads at `path` (zarr) unless they are there; of own images (`data.path`) scans."""
+        """Make the synthetic heads at `path` (zarr) unless they are there; of own images or maps of tissues scans."""
         if not path.exists():
-            log.info("making %s at %s", "the default data" if self.path is None else f"scans of {self.path}", path)
+            log.info("making %s at %s", f"scans of {self._own}" if self._own else "the default data", path)
             partial = path.with_name(path.name + ".partial")
             path.parent.mkdir(parents=True, exist_ok=True)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-                heads = synth.make(**self.settings) if self.path is None else self._scans(self.path)
+                heads = self._scans() if self._own else synth.make(**self.settings)
                 words = {
                     n: (c.dims, c.values.astype(object), c.attrs)
                     for n, c in heads.variables.items()
@@ -79,10 +88,10 @@ class Mri(Domain):
     def open(self, cache: Path, codec: Codec | None = None) -> Data:
         """Open images or scans (or make the default ones under `cache`), split them by subject, scan the images."""
         path = self.path
-        if path is None:
+        if not self._own:
             digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
             path = str(self.synth(cache / f"mri-{digest}.zarr"))
-        parts = self._scanned(path) if is_scan(path) else self._simulated(path)
+        parts, rule = self._scanned(path) if path is not None and is_scan(path) else self._simulated(path)
         images = {name: _image(ds) for name, ds in parts.items()}
         ready: dict[str, xr.Dataset] = {}
         if codec is None:
@@ -95,10 +104,16 @@ class Mri(Domain):
             truth = ds[[n for n in own if n in ds]].assign(truth_of(images[name]))
             splits[name] = Split(truth, ready.get(name) or codec.prepared(ds))
         digest = hashlib.sha256(images["train"].tobytes() + images["test"].tobytes()).hexdigest()[:16]
-        source = str(self.path) if self.path is not None else f"default data ({path})"
-        return Data(splits["train"], splits["validation"], splits["test"], codec, digest, source)
+        source = self._own or f"default data ({path})"
+        return Data(splits["train"], splits["validation"], splits["test"], codec, digest, source, rule)
 
-    def _scanned(self, path: str) -> dict[str, xr.Dataset]:
+    @property
+    def _own(self) -> str:
+        """What a person calls the data that are configured; empty for the default data."""
+        told = ", ".join(f"{k}={v}" for k, v in self.tissues.items())
+        return f"tissues {told}" if told else str(self.path or "")
+
+    def _scanned(self, path: str) -> tuple[dict[str, xr.Dataset], str]:
         """Scans, split: undersampled ones that came with their truth, or fully sampled ones without a part of it."""
         ds = open_scans(path, layout=self.layout, fft_centred=self.centred, repair=self.repair)
         whole = complete(ds["mask"].values)
@@ -109,58 +124,63 @@ class Mri(Domain):
                 " scans, of which lines are then left out, or undersampled ones with their images; a finished bundle"
                 " samples scans without a truth."
             )
-        keys = parts_of(ds["subject"].values, self.split)
+        keys, rule = parts_of(ds, self.split, self.gap)
         if not whole.any():
-            return {name: ds.isel(slice=index).load() for name, index in keys.items()}
+            return {name: ds.isel(slice=index).load() for name, index in keys.items()}, rule
         words = {k: v for k, v in self.scan.items() if k in ("accelerations", "kinds", "acs")}
         out = {}
         for name, index in keys.items():
             own, copies = ds.isel(slice=index), self.copies if name == "train" else 1
             made = [undersampled(own, self.seed + copy, copy=copy, **words) for copy in range(copies)]
             out[name] = xr.concat(made, "slice") if copies > 1 else made[0]
-        return out
+        return out, rule
 
-    def _images(self, path: str) -> xr.Dataset:
+    def _images(self, path: str | None) -> xr.Dataset:
         """Images to scan, with as many pixels as are asked for."""
+        if path is None:
+            return open_tissues(self.tissues, self.contrasts, self.seed, self.size)
         ds = open_anatomy(path)
         return ds if self.size is None else low_passed(ds, self.size)
 
-    def _scans(self, path: str) -> xr.Dataset:
+    def _scans(self) -> xr.Dataset:
         """Scans of all images, each once, with the images.
 
         Raises:
             UserError: if the path holds scans already.
         """
-        if is_scan(path):
-            raise UserError(f"data.path={path} holds scans already: scigen synth scans images.")
-        ds = self._images(path)
-        image, keys = np.asarray(ds["image"].values, np.complex64), [str(k) for k in ds["slice"].values]
-        most = max(int(c) for c in self.scan.get("coils", (1, 4)))
-        made = synth.scan(image, keys, self.seed, most=most, **self.scan)
-        made["image"] = (("slice", "y", "x"), image)
-        subjects = [str(s) for s in ds["subject"].values]
-        return made.assign_coords(subject=("slice", subjects)).assign_attrs(made.attrs | ds.attrs)
+        if self.path is not None and is_scan(self.path):
+            raise UserError(f"data.path={self.path} holds scans already: scigen synth scans images.")
+        ds = self._images(self.path)
+        return self._scan(ds, self.seed).assign_attrs(ds.attrs)
 
-    def _simulated(self, path: str) -> dict[str, xr.Dataset]:
+    def _simulated(self, path: str | None) -> tuple[dict[str, xr.Dataset], str]:
         """Images, split and scanned: each training image `copies` times."""
         ds = self._images(path)
-        image = np.asarray(ds["image"].values, np.complex64)
-        if not np.isfinite(image).all():
-            raise UserError(f"{path} has NaN or infinite pixels in {int((~np.isfinite(image)).sum())} places.")
-        keys = np.array([str(k) for k in ds["slice"].values])
-        most = max(int(c) for c in self.scan.get("coils", (1, 4)))
+        bad = int((~np.isfinite(ds["image"].values)).sum())
+        if bad:
+            raise UserError(f"{path} has NaN or infinite pixels in {bad} places.")
+        parts, rule = parts_of(ds, self.split, self.gap)
         out = {}
-        for name, index in parts_of(ds["subject"].values, self.split).items():
+        for name, index in parts.items():
             scans = []
             for copy in range(self.copies if name == "train" else 1):
-                made = synth.scan(image[index], list(keys[index]), self.seed + copy, most=most, **self.scan)
-                made["image"] = (("slice", "y", "x"), image[index])
-                made = made.assign_coords(subject=("slice", [str(s) for s in ds["subject"].values[index]]))
+                made = self._scan(ds.isel(slice=index), self.seed + copy)
                 if copy:
-                    made = made.assign_coords(slice=[f"{k}|{copy}" for k in keys[index]])
+                    made = made.assign_coords(slice=[f"{k}|{copy}" for k in made["slice"].values])
                 scans.append(made)
             out[name] = xr.concat(scans, "slice")
-        return out
+        return out, rule
+
+    def _scan(self, ds: xr.Dataset, seed: int) -> xr.Dataset:
+        """One simulated scan of each image, which keeps its volume, patient and contrast."""
+        image, keys = np.asarray(ds["image"].values, np.complex64), [str(k) for k in ds["slice"].values]
+        most = max(int(c) for c in self.scan.get("coils", (1, 4)))
+        made = synth.scan(image, keys, seed, most=most, **self.scan)
+        made["image"] = (("slice", "y", "x"), image)
+        told = {
+            c: np.array([str(v) for v in ds[c].values]) for c in ("subject", "patient", "contrast") if c in ds.coords
+        }
+        return made.assign_coords({c: ("slice", v) for c, v in told.items()})
 
     def standard(self, archive: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
         """Real and imaginary parts of an archive of images."""
@@ -226,31 +246,6 @@ class Mri(Domain):
     ) -> list[tuple[str, Path]]:
         """Images, errors and spread, calibration."""
         return plots.figures(report, truth, samples, folder)
-
-
-def parts_of(subjects: Sequence[Any] | np.ndarray, shares: Sequence[float]) -> dict[str, np.ndarray]:
-    """Positions of training, validation and test slices: by subject, or by place where there are fewer than three.
-
-    Raises:
-        UserError: if a part would have no slice.
-    """
-    names = np.array([str(s) for s in subjects])
-    of = list(dict.fromkeys(names))
-    if len(of) < 3:
-        log.warning("%d subjects are too few to be split: the slices are, by place, and neighbours are alike.", len(of))
-        unit: np.ndarray = np.arange(len(names))
-    else:
-        unit = np.array([of.index(n) for n in names])
-    total = int(unit.max()) + 1
-    ends = np.round(np.cumsum([0, *np.array(shares) / sum(shares)]) * total).astype(int)
-    out = {
-        name: np.flatnonzero((unit >= ends[i]) & (unit < ends[i + 1]))
-        for i, name in enumerate(("train", "validation", "test"))
-    }
-    for name, index in out.items():
-        if not len(index):
-            raise UserError(f"data.split={list(shares)} leaves nothing for {name} of {total}: enlarge its share.")
-    return out
 
 
 def _image(ds: xr.Dataset) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Ensembles for other programs: HDF5 as fastMRI has it, NIfTI-1, and a picture."""
 
+import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ FORMATS = ("h5", "nii", "png")
 DIMS = ("slice", "member", "y", "x")
 
 BY_SUBJECT = ("affine", "voxel_size", "depth", "recon_shape", "acquisition", "patient_id")
-"""Attributes that are dictionaries by subject where subjects differ."""
+"""Attributes that are dictionaries by subject, or these as JSON, where subjects differ."""
 
 
 def export(archive: xr.Dataset, stem: str | Path, formats: Sequence[str]) -> list[Path]:
@@ -153,7 +154,12 @@ def _complex(part: xr.Dataset) -> np.ndarray:
 
 def _own(attrs: Mapping[Any, Any], subject: str) -> dict[str, Any]:
     """Attributes as they are of one subject; those that are kept by subject, and not for this one, are left out."""
-    own = {str(k): v.get(subject) if isinstance(v, Mapping) and k in BY_SUBJECT else v for k, v in attrs.items()}
+    own = {str(k): v for k, v in attrs.items()}
+    for key in BY_SUBJECT:
+        value = own.get(key)
+        if isinstance(value, str) and value.startswith("{"):
+            value = json.loads(value)
+        own[key] = value.get(subject) if isinstance(value, Mapping) else value
     return {k: v for k, v in own.items() if v is not None} | {"subject": subject}
 
 

@@ -42,7 +42,13 @@ def is_kspace(path: Path) -> bool:
         return "kspace" in file
 
 
-def read_fastmri(path: Path, layout: str | None = None) -> xr.Dataset:
+def shape_of(path: Path) -> tuple[int, ...] | None:
+    """Shape of the k-space of a file, as it is stored; None if it has none."""
+    with _open(path) as file:
+        return tuple(file["kspace"].shape) if "kspace" in file else None
+
+
+def read_fastmri(path: Path, layout: str | None = None, part: slice = slice(None)) -> xr.Dataset:
     """One file as a scan dataset, not checked yet.
 
     `kspace` (slices, H, W) or (slices, coils, H, W), `mask`, and of `reconstruction_rss` or `reconstruction_esc` the
@@ -54,6 +60,7 @@ def read_fastmri(path: Path, layout: str | None = None) -> xr.Dataset:
     Args:
         path: of the file.
         layout: axes of `kspace`, where they are others; see `scigen.mri.layout.arranged`.
+        part: which slices; others than all only where slices are the first axis.
 
     Returns:
         Slices "<file stem>/<number>"; the coordinate `patient` (slice,) is the attribute patient_id, else the stem;
@@ -65,10 +72,12 @@ def read_fastmri(path: Path, layout: str | None = None) -> xr.Dataset:
     with _open(path) as file:
         if "kspace" not in file:
             raise UserError(f"{path} has no dataset 'kspace': it has {', '.join(file) or 'none'}.")
-        kspace = arranged(np.asarray(file["kspace"][()]), layout, str(path))
+        kspace = arranged(np.asarray(file["kspace"][part]), layout, str(path))
+        count = len(file["kspace"])
         mask = np.asarray(file["mask"][()]) if "mask" in file else None
+        mask = mask[part] if mask is not None and mask.ndim > 2 and len(mask) == count else mask
         key = next((k for k in TARGETS if k in file), None)
-        image = None if key is None else np.asarray(file[key][()])
+        image = None if key is None else np.asarray(file[key][part])
         header = file["ismrmrd_header"][()] if "ismrmrd_header" in file else None
         attrs = {k: _plain(file.attrs[k]) for k in ATTRIBUTES if k in file.attrs}
     told = {} if header is None else parse_header(header, path)
@@ -91,6 +100,9 @@ def read_fastmri(path: Path, layout: str | None = None) -> xr.Dataset:
         log.info("%s: %s is %s, k-space %s: not taken.", path, key, image.shape[-2:], kspace.shape[-2:])
         image = None
     ds = assemble(kspace, str(path), path.stem, mask=mask, image=image)
+    ds = ds.assign_coords(
+        slice=[f"{path.stem}/{i}" for i in range(part.start or 0, (part.start or 0) + ds.sizes["slice"])]
+    )
     patient = str(attrs.get("patient_id", path.stem))
     ds = ds.assign_coords(patient=("slice", np.array([patient] * ds.sizes["slice"], dtype=str)))
     ds.attrs = {**attrs, "recon_shape": [int(min(a, b)) for a, b in zip(shape, kspace.shape[-2:], strict=True)]}

@@ -5,6 +5,7 @@ power spectrum leaves open: r = e^{−iφ}(x − μ)/std, with μ = E[x | y] of 
 zero-filled image, so that the real part of r runs along the signal.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from scigen.core.operator import Operator
 from scigen.errors import UserError
 from scigen.mri.checks import check_scans
 from scigen.mri.export import FORMATS, export
+from scigen.mri.lazy import open_lazily
 from scigen.mri.operator import Measured, Sense, to_channels, to_complex
 from scigen.mri.preparation import derived, scan_scales
 from scigen.mri.reading import open_scans
@@ -29,7 +31,7 @@ from scigen.mri.traced import TracedReconstruction
 CHUNK = 64
 """Slices that are encoded at once."""
 GEOMETRY = ("affine", "voxel_size", "depth", "recon_shape")
-"""Attributes of scans that say where images lie; those that differ by subject stay behind."""
+"""Attributes of scans that say where images lie; those that differ by subject are JSON."""
 NOTICE = "Research use only, not for diagnosis."
 
 
@@ -110,8 +112,9 @@ class ReconstructionCodec(Codec):
         }
 
     def open(self, path: str) -> xr.Dataset:
-        """Scans at a path: fastMRI HDF5, zarr, netCDF, npz; a target is not needed."""
-        return open_scans(path)
+        """Scans at a path: fastMRI HDF5, zarr, netCDF, npz; a target is not needed. Large ones are prepared lazily."""
+        found = open_lazily(path, self.prepared)
+        return open_scans(path) if found is None else found
 
     def prepare(self, archive: xr.Dataset) -> xr.Dataset:
         """Scans, checked, with all that conditions need: see `prepared`.
@@ -231,8 +234,9 @@ class ReconstructionCodec(Codec):
         """Slices with their subjects."""
         keep = {n: ("slice", inputs[n].values.astype(object)) for n in ("slice", "subject") if n in inputs.coords}
         coords = xr.Dataset(coords=keep | {d: (d, np.arange(n)) for d, n in zip("yx", self.size, strict=True)})
-        place = {k: v for k, v in inputs.attrs.items() if k in GEOMETRY and not isinstance(v, Mapping)}
-        coords.attrs = {k: np.ravel(v).tolist() if np.ndim(v) else v for k, v in place.items()}
+        place = {k: v for k, v in inputs.attrs.items() if k in GEOMETRY}
+        words = {k: json.dumps(v) for k, v in place.items() if isinstance(v, Mapping)}
+        coords.attrs = {k: np.ravel(v).tolist() if np.ndim(v) else v for k, v in place.items()} | words
         return Layout(coords, ("slice", "y", "x"))
 
     @property

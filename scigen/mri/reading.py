@@ -1,6 +1,7 @@
 """Opening scans, which have a k-space, and anatomies, which are images: one file, a folder, a glob, in any format."""
 
 import logging
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,15 @@ from scigen.mri.layout import IMAGE, arranged, assemble
 from scigen.mri.nifti import is_nifti, read_nifti, stem_of
 from scigen.mri.pairs import PARTS, merged
 from scigen.mri.retrospective import combined, complete
+from scigen.mri.sampled import keyed
 
 log = logging.getLogger(__name__)
 
 EMPTY = 0.01
 """Energy of a slice over that of the strongest in its volume below which it is nearly without signal."""
+
+BIDS = re.compile(r"sub-[A-Za-z0-9]+(?=_)")
+"""How names of files begin that tell the person: volumes of one belong together."""
 
 ARRAYS = ("kspace", "mask", "sens_maps", "noise_std", "image")
 """What a .npz file may hold."""
@@ -64,7 +69,7 @@ def open_scans(
             ds = recentred(ds)
         ds = check_scans(ds, repair)
         parts.append(_with_truth(ds) if file.suffix.lower() in rawdata.SUFFIXES else ds)
-    return _joined(parts, "kspace")
+    return joined(parts, "kspace")
 
 
 def open_anatomy(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
@@ -78,14 +83,15 @@ def open_anatomy(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
         path: a file or store, a folder, a glob, or a list of them.
 
     Returns:
-        `image` complex64 (slice, y, x) with the coordinates `slice`, "<file stem>/<number>", and `subject`. Of NIfTI
+        `image` complex64 (slice, y, x) with the coordinates `slice`, "<file stem>/<number>", and `subject`, the volume;
+        `patient` where names begin like sub-01_, or stores have it: volumes of one belong together. Of NIfTI
         the attributes `affine` (nested lists, from voxels x, y, z to mm), `voxel_size` (z, y, x) [mm] and `depth`, the
         number of slices with the dropped ones; dictionaries of these by subject where volumes differ.
 
     Raises:
         UserError: if something is missing, damaged, of an unknown kind, not finite, or without signal.
     """
-    return _joined([_without_empty(_read_anatomy(file), str(file)) for file in find(path)], "image")
+    return joined([_without_empty(_read_anatomy(file), str(file)) for file in find(path)], "image")
 
 
 def is_scan(path: str | Path | Sequence[str | Path]) -> bool:
@@ -157,7 +163,8 @@ def _read_anatomy(path: Path) -> xr.Dataset:
         attrs = {k: v for k, v in ds.attrs.items() if k in ("affine", "voxel_size", "depth")}
         if "slice" in ds.coords:
             keys = [str(k) for k in ds["slice"].values]
-            return _images(image, keys, attrs, path, ds["subject"].values if "subject" in ds.coords else None)
+            made = _images(image, keys, attrs, path, ds["subject"].values if "subject" in ds.coords else None)
+            return made.assign_coords(patient=ds["patient"]) if "patient" in ds.coords else made
     image = image[None] if image.ndim == 2 else image
     return _images(image, [f"{stem}/{i}" for i in range(len(image))], attrs, path, None)
 
@@ -175,19 +182,29 @@ def _images(
         )
     subjects = [k.rsplit("/", 1)[0] for k in keys] if subject is None else list(map(str, subject))
     coords = {"slice": list(keys), "subject": ("slice", np.array(subjects, dtype=str))}
+    person = BIDS.match(path.name)
+    if person:
+        coords["patient"] = ("slice", np.repeat(person[0], len(keys)))
     return xr.Dataset({"image": (IMAGE, image.astype(np.complex64))}, coords, attrs)
 
 
 def _without_empty(ds: xr.Dataset, name: str) -> xr.Dataset:
     """The slices that have a signal."""
-    energy = np.square(np.abs(ds["image"].values), dtype=np.float64).sum((1, 2))
-    strongest = np.array([energy[ds["subject"].values == s].max() for s in ds["subject"].values])
-    kept = (energy >= EMPTY * strongest) & (energy > 0)
-    if not kept.any():
+    image, subject = np.abs(ds["image"].values), ds["subject"].values
+    if not image.any():
         raise UserError(f"{name} is zero everywhere: give an image with a signal.")
+    volumes = [np.flatnonzero(subject == s) for s in dict.fromkeys(subject.tolist())]
+    kept = [own[with_signal(image[own], name)] for own in volumes]
+    return ds.isel(slice=np.sort(np.concatenate(kept)))
+
+
+def with_signal(volume: np.ndarray, name: str) -> np.ndarray:
+    """Numbers of the slices of a volume (slice, y, x) that are not nearly without signal; the others are told."""
+    energy = np.square(volume, dtype=np.float64).sum((1, 2))
+    kept = (energy >= EMPTY * energy.max()) & (energy > 0)
     if not kept.all():
         log.info("%s: %d of %d slices are nearly without signal: left out.", name, (~kept).sum(), len(kept))
-    return ds.isel(slice=np.flatnonzero(kept))
+    return np.flatnonzero(kept)
 
 
 def _load(path: Path, only: str) -> dict[str, np.ndarray]:
@@ -202,18 +219,42 @@ def _load(path: Path, only: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged or cut short ({error}): fetch or make it again.") from error
 
 
-def _stored(path: Path) -> xr.Dataset:
-    """A zarr store or netCDF file in memory, with complex variables."""
+def read_part(path: Path, part: slice) -> xr.Dataset:
+    """Some slices of a file of fastMRI, a zarr store or a netCDF file, not checked; nothing else of it is read."""
+    return fastmri.read_fastmri(path, part=part) if path.suffix.lower() in rawdata.SUFFIXES else _stored(path, part)
+
+
+def names(path: Path, count: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Coordinates along the slices of a file that `read_part` reads parts of."""
+    if path.suffix.lower() not in rawdata.SUFFIXES:
+        with reading(str(path)), open_raw(path, None) as ds:
+            own = keyed(_keyed(ds.drop_vars(list(ds.data_vars)), path, count), str(path))
+            return {str(c): ("slice", v.values) for c, v in own.coords.items() if v.dims == ("slice",)}
+    one = read_part(path, slice(0, 1))
+    found = {str(c): ("slice", np.repeat(v.values, count)) for c, v in one.coords.items()}
+    return found | {"slice": ("slice", np.array([f"{stem_of(path)}/{i}" for i in range(count)]))}
+
+
+def _stored(path: Path, part: slice = slice(None)) -> xr.Dataset:
+    """A zarr store or netCDF file, or some slices of it, in memory, with complex variables."""
     ds = open_raw(path, None)
     wanted = [v for v in ds.data_vars if str(v).removesuffix(PARTS[0]).removesuffix(PARTS[1]) in ARRAYS]
     with reading(str(path)), ds:
-        ds = ds[wanted].load()
+        ds = ds[wanted]
+        if "slice" in ds.dims:
+            ds = _keyed(ds, path, ds.sizes["slice"]).isel(slice=part)
+        ds = ds.load()
     ds.encoding = {"source": str(path)}
     ds = merged(ds)
-    if "slice" not in ds.coords and "slice" in ds.dims:
-        ds = ds.assign_coords(slice=[f"{stem_of(path)}/{i}" for i in range(ds.sizes["slice"])])
     ds.encoding = {"source": str(path)}
     return ds
+
+
+def _keyed(ds: xr.Dataset, path: Path, count: int) -> xr.Dataset:
+    """With names of the slices, if there are none, by the file's."""
+    if "slice" in ds.coords:
+        return ds
+    return ds.assign_coords(slice=[f"{stem_of(path)}/{i}" for i in range(count)])
 
 
 def _with_truth(ds: xr.Dataset) -> xr.Dataset:
@@ -223,7 +264,7 @@ def _with_truth(ds: xr.Dataset) -> xr.Dataset:
     return ds.assign_attrs(image="magnitude") if "image" in ds else ds
 
 
-def _joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
+def joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
     """Datasets of several files as one, all coils of each and the variables that all have."""
     if len(parts) == 1:
         return parts[0]
@@ -231,6 +272,8 @@ def _joined(parts: Sequence[xr.Dataset], main: str) -> xr.Dataset:
     if len(sides) > 1:
         told = ", ".join("×".join(map(str, s)) for s in sorted(sides))
         raise UserError(f"The files have images of several sizes, {told}: give files of one size at a time.")
+    if any("patient" in p.coords for p in parts):
+        parts = [p if "patient" in p.coords else p.assign_coords(patient=p["subject"]) for p in parts]
     shared = [v for v in parts[0].data_vars if all(v in p for p in parts)]
     left = sorted({str(v) for p in parts for v in p.data_vars} - set(map(str, shared)))
     if left:

@@ -11,6 +11,9 @@ from scigen.mri.layout import KSPACE, MASK, canonical_mask
 
 log = logging.getLogger(__name__)
 
+TRANSPOSED = 0.1
+"""Samples that mask and k-space disagree on, over those without ky and kx exchanged, from which they are exchanged."""
+
 
 def named_axes(ds: xr.Dataset, name: str) -> xr.Dataset:
     """The dataset with its k-space in the usual order of axes."""
@@ -107,9 +110,19 @@ def without_damage(kspace: np.ndarray, mask: np.ndarray, keys: Sequence[str], na
 
 
 def intersection(kspace: np.ndarray, mask: np.ndarray, name: str) -> np.ndarray:
-    """Samples that the mask names and that are not zero in all coils."""
+    """Samples that the mask names and that are not zero in all coils.
+
+    Raises:
+        UserError: if the k-space, of as many rows as columns, is what the mask says with ky and kx exchanged.
+    """
     there = (kspace != 0).any(1)
     empty, extra = mask & ~there, there & ~mask
+    square = mask.shape[1] == mask.shape[2]
+    if square and (mask.swapaxes(1, 2) ^ there).sum() < TRANSPOSED * (mask ^ there).sum():
+        raise UserError(
+            f"{name}: the mask fits the k-space with ky and kx exchanged, and not as it is: give the mask transposed,"
+            " as (ky, kx), or exchange ky and kx of the k-space by its layout."
+        )
     if empty.any():
         share = 100 * empty.sum() / mask.sum()
         log.warning("%s: %.3g%% of what the mask says is sampled is zero in k-space: not used.", name, share)

@@ -7,23 +7,15 @@ import numpy as np
 import xarray as xr
 
 from scigen.errors import UserError
-from scigen.mri.anatomy import FINER, Head, Smooth, grid
+from scigen.mri.anatomy import FINER, Head, grid
+from scigen.mri.appearance import Appearance, gain
 from scigen.mri.coils import birdcage
 from scigen.mri.contrast import TISSUES, draw
 from scigen.mri.fourier import fft2c, ifft2c
 from scigen.mri.masks import mask
 
-GAIN = (0.5, 2.0)
-"""Receive gain of a subject, drawn log-uniformly."""
-
 BLUR = 0.35
 """Standard deviation [pixels] of the blur at borders of tissues."""
-
-TEXTURE = 0.04
-"""Standard deviation of the variation within tissues, relative."""
-
-SHADING = 0.06
-"""Standard deviation of the smooth variation over the head, relative."""
 
 OBJECT = 0.05
 """Magnitude over its maximum above which a pixel belongs to the object."""
@@ -90,18 +82,13 @@ def _subject(rng: np.random.Generator, size: int, slices: int) -> tuple[np.ndarr
     pulses, tissues = draw(rng)
     signal = pulses.signal(tissues)
     brain = [TISSUES.index(t) for t in ("csf", "grey", "white")]
-    signal *= np.exp(rng.uniform(*np.log(GAIN))) / signal[brain].max()
-    texture, shading, wrinkles = Smooth(rng, 0.08, 0.3), Smooth(rng, 1.0, 3.0), Smooth(rng, 0.8, 2.5)
-    constant, tilt, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-1.5, 1.5, 2), rng.uniform(-0.8, 0.8, 3)
-    axis = grid(FINER * size)
-    x, y = axis[None], axis[:, None]
-    trend = constant + tilt[0] * x + tilt[1] * y + bend[0] * x * x + bend[1] * x * y + bend[2] * y * y
+    signal *= gain(rng) / signal[brain].max()
+    look, axis = Appearance(rng), grid(FINER * size)
     z = np.linspace(rng.uniform(0, 0.15), rng.uniform(0.75, 0.95), slices) if slices > 1 else rng.uniform(0, 0.95, 1)
     images = np.empty((slices, size, size), np.complex64)
     for j, at in enumerate(z.tolist()):
-        magnitude = signal[head.labels(at, size)]
-        magnitude *= np.clip(1 + TEXTURE * texture(axis, at) + SHADING * shading(axis, at), 0.3, None)
-        images[j] = _acquired(magnitude * np.exp(1j * (trend + 0.4 * wrinkles(axis, at))), size)
+        magnitude = signal[head.labels(at, size)] * look.amplitude(axis, at)
+        images[j] = _acquired(magnitude * np.exp(1j * look.phase(axis, at)), size)
     return images, z, pulses.contrast
 
 

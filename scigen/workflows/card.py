@@ -53,7 +53,7 @@ def cohort(data: Data) -> dict[str, Any]:
     truth, codec = data.test.truth, data.codec
     licence = next((truth.attrs[k] for k in ("license", "licence", "rights") if k in truth.attrs), None)
     return {
-        "splits": {name: _split(data, split) for name, split in names.items()},
+        "splits": {name: _split(data, split) for name, split in names.items()}, "rule": data.rule,
         "variables": {n: str(a.get("units", "")) for n, a in codec.variables.items()},
         "cells": [int(n) for n in codec.shape[1:]], "licence": None if licence is None else str(licence),
     }  # fmt: skip
@@ -65,8 +65,9 @@ def _split(data: Data, split: Split) -> dict[str, Any]:
     out: dict[str, Any] = {"samples": len(keys)}
     if len(keys):
         out |= {"first": str(keys[0]), "last": str(keys[-1])}
-    if "subject" in split.inputs.coords:
-        out["subjects"] = len(set(map(str, _values(split.inputs["subject"]))))
+    who = next((c for c in ("patient", "subject") if c in split.inputs.coords), None)
+    if who is not None:
+        out["subjects"] = len(set(map(str, _values(split.inputs[who]))))
     return out
 
 

@@ -66,7 +66,8 @@ def open_work(words: Mapping[str, Any], make_store: bool = True) -> Work:
         return work
     block, group = items_of(work, words, samples)
     identity = {k: words[k] for k in SAME} | {
-        "members": numbers, "variables": names, "bundle": bundle.fingerprint(), "input": fingerprint(inputs),
+        "members": numbers, "variables": names, "bundle": bundle.fingerprint(),
+        "input": inputs.encoding.get("fingerprint") or fingerprint(inputs),
         "batch": words["batch"], "static": words["static"], "condition": words["condition"],
     }  # fmt: skip
     attrs = bundle.attributes(members=len(numbers), seed=words["seed"], steps=words["steps"], batch=batch)

@@ -45,8 +45,9 @@ def test_hdf5_is_cropped_to_the_shape_of_the_targets(tmp_path: Path) -> None:
         np.testing.assert_allclose(file["reconstruction"][()], np.abs(X[:2].mean(1))[:, 3:10], rtol=1e-6)
 
 
-def test_nifti_has_slices_at_their_places_and_the_affine(tmp_path: Path) -> None:
-    paths = export(archive(affine={"a": AFFINE.tolist()}, depth=6), tmp_path / "out", ["nii"])
+@pytest.mark.parametrize("affine", [{"a": AFFINE.tolist()}, json.dumps({"a": AFFINE.tolist()})])
+def test_nifti_has_slices_at_their_places_and_the_affine(tmp_path: Path, affine: object) -> None:
+    paths = export(archive(affine=affine, depth=6), tmp_path / "out", ["nii"])
     names = [f"out-{s}{e}" for s in "ab" for e in ("_mean.nii.gz", "_std.nii.gz", ".json")]
     assert [p.name for p in paths] == names
     mean, std = (nibabel.load(p) for p in paths[:2])

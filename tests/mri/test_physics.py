@@ -10,7 +10,6 @@ from scigen.core.networks.unet import UNet
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
 from scigen.mri import synth
-from scigen.mri.domain import parts_of
 from scigen.mri.operator import Measured, fft2c
 from scigen.mri.physics import ReconstructionCodec, fitted, truth_of
 from scigen.mri.spectrum import on_grid, radial_profile
@@ -152,13 +151,3 @@ def test_other_sizes_and_too_many_coils_are_refused(scans, codec):
     few = ReconstructionCodec((32, 32), 1, codec.profile, codec.std)
     with pytest.raises(UserError, match="takes 1 at most"):
         few.prepared(scans)
-
-
-def test_subjects_are_never_in_two_parts():
-    subjects = np.repeat([f"s{i}" for i in range(10)], 4)
-    found = parts_of(subjects, (0.7, 0.1, 0.2))
-    assert sorted(np.concatenate(list(found.values()))) == list(range(40))
-    names = [set(subjects[i]) for i in found.values()]
-    assert not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2])
-    with pytest.raises(UserError, match="leaves nothing for validation"):
-        parts_of(subjects, (0.98, 0.01, 0.01))

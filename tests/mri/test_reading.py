@@ -197,10 +197,19 @@ def test_anatomies_lose_their_empty_slices_only(tmp_path: Path) -> None:
     assert both.sizes["slice"] == 4
 
 
+def test_volumes_of_one_person_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in ("sub-01_T1w", "sub-01_T2w", "sub-02_ses-1_T1w", "head"):
+        np.save(tmp_path / f"{name}.npy", STACK)
+    ds = open_anatomy(tmp_path)
+    owner = dict(zip(ds["subject"].values.tolist(), ds["patient"].values.tolist(), strict=True))
+    assert owner == {"head": "head", "sub-01_T1w": "sub-01", "sub-01_T2w": "sub-01", "sub-02_ses-1_T1w": "sub-02"}
+    assert "patient" not in open_anatomy(tmp_path / "head.npy").coords
+
+
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])
 def test_anatomies_in_stores_keep_their_names_and_attributes(tmp_path: Path, suffix: str) -> None:
     image = STACK[2:] * np.exp(1j).astype(np.complex64)
-    coords = {"slice": ["s/7", "s/9"], "subject": ("slice", ["s", "s"])}
+    coords = {"slice": ["s/7", "s/9"], "subject": ("slice", ["s", "s"]), "patient": ("slice", ["p", "p"])}
     ds = xr.Dataset({"image": (("slice", "y", "x"), image)}, coords)
     path = tmp_path / f"a.{suffix}"
     if suffix == "zarr":
@@ -209,7 +218,7 @@ def test_anatomies_in_stores_keep_their_names_and_attributes(tmp_path: Path, suf
         paired(ds).to_netcdf(path)
     out = open_anatomy(path)
     np.testing.assert_array_equal(out["image"].values, image)
-    assert out["slice"].values.tolist() == ["s/7", "s/9"]
+    assert out["slice"].values.tolist() == ["s/7", "s/9"] and out["patient"].values.tolist() == ["p", "p"]
     assert not is_scan(path)
     assert out.attrs == ({"affine": np.eye(4).tolist()} if suffix == "zarr" else {})
 

@@ -1,6 +1,8 @@
 """The MRI field through the verbs: fit, sample, in miniature."""
 
 import json
+import os
+from pathlib import Path
 
 import h5py
 import nibabel
@@ -11,6 +13,9 @@ import xarray as xr
 from scigen.cli import main
 from scigen.core.bundle import load
 from scigen.mri import synth
+from scigen.mri.weighted import open_tissues
+
+REAL = os.environ.get("SCIGEN_TEST_DATA")
 
 TINY = [
     "domain=mri", "data.synth={size: 32, subjects: 6, slices: 2, seed: 0}", "data.split=[0.5, 0.2, 0.3]",
@@ -100,3 +105,84 @@ def test_a_file_of_fastmri_is_sampled(fitted, tmp_path):
     with xr.open_zarr(out) as ds:
         assert ds.sizes["slice"] == 2 and np.isfinite(ds["image_re"].values).all()
         assert 1e-7 < np.abs(ds["image_re"].values).max() < 1e-3  # in the units of the file
+
+
+def box(folder: Path) -> dict[str, str]:
+    """Maps of a brain with a bright corner, with x stored from right to left and voxels of three sizes."""
+    affine = np.array([[-2.0, 0, 0, 40], [0, 2.5, 0, -70], [0, 0, 4, 10], [0, 0, 0, 1]])
+    grey, white = np.zeros((38, 46, 9), np.float32), np.zeros((38, 46, 9), np.float32)
+    grey[8:30, 10:38, 1:8] = 0.3
+    white[22:27, 30:35, 3:6] = 0.7
+    out = {name: str(folder / f"box_{name}.nii.gz") for name in ("gm", "wm")}
+    for name, values in (("gm", grey), ("wm", white)):
+        nibabel.save(nibabel.Nifti1Image(values, affine), out[name])
+    return out
+
+
+def brain(folder: Path) -> dict[str, str]:
+    """That of the MNI."""
+    stem = f"{REAL}/mri/mni152_2009a_"
+    return {"gm": f"{stem}gm.nii.gz", "wm": f"{stem}wm.nii.gz", "brain": f"{stem}t1.nii.gz"}
+
+
+def world(affine, voxel):
+    """Where a voxel is [mm]."""
+    return (affine @ [*voxel, 1])[:3]
+
+
+def mass_centre(values, affine):
+    """Centre of mass [mm]."""
+    weight = np.square(values, dtype=np.float64)
+    return world(affine, [(weight * i).sum() / weight.sum() for i in np.indices(values.shape)])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(box, id="box"),
+        pytest.param(brain, id="mni", marks=pytest.mark.skipif(REAL is None, reason="SCIGEN_TEST_DATA is not set")),
+    ],
+)
+def test_a_volume_comes_back_where_it_was(fitted, tmp_path, source):
+    """Maps, contrasts, fewer pixels, k-space, ensemble, NIfTI: corners and a landmark keep their place in the world."""
+    _, stage = fitted
+    tissues = source(tmp_path)
+    told = ", ".join(f"{k}: {v}" for k, v in tissues.items())
+    scans, out = tmp_path / "scans.zarr", tmp_path / "made.zarr"
+    assert main([
+        "synth", "domain=mri", f"data.tissues={{{told}}}", "data.contrasts=[T1,PD]", "data.size=32", f"output={scans}",
+        "data.scan={coils: [4], accelerations: [1.5], kinds: [random], snr: [30, 30]}",
+    ]) == 0  # fmt: skip
+    words = [f"bundle={stage / 'student.safetensors'}", f"input={scans}", f"output={out}", "members=2", "steps=1"]
+    assert main(["sample", *words, "batch=32", "also=[nii]"]) == 0
+    subject = Path(tissues["gm"]).name.removesuffix("_gm.nii.gz")
+    given = nibabel.as_closest_canonical(nibabel.load(tissues["gm"]))
+    full_size = open_tissues(tissues, ["T1", "PD"])
+    step = max(given.shape[:2]) / 32
+    for contrast in ("T1", "PD"):
+        mean, std = (nibabel.load(tmp_path / f"made-{subject}-{contrast}_{m}.nii.gz") for m in ("mean", "std"))
+        values = np.asarray(mean.dataobj)
+        assert values.shape == std.shape == (32, 32, given.shape[2])
+        assert np.array_equal(mean.affine, std.affine) and np.asarray(std.dataobj).max() > 0
+        size = np.array(given.header.get_zooms()[:3]) * [step, step, 1]
+        np.testing.assert_allclose(mean.header.get_zooms(), size, rtol=1e-6)
+        centre = [n // 2 for n in given.shape[:2]]
+        for z in (0, given.shape[2] - 1):  # the origin of image and k-space, at n // 2
+            there = world(given.affine, [*centre, z])
+            np.testing.assert_allclose(world(mean.affine, [16, 16, z]), there, atol=1e-3)
+        corner = [c - 16 * step for c in centre]  # voxel 0 of the output, in voxels of the source: half the field away
+        np.testing.assert_allclose(world(mean.affine, [0, 0, 0]), world(given.affine, [*corner, 0]), atol=1e-3)
+        with xr.open_zarr(scans) as ds:  # what was scanned is there, at its own places
+            own = ds.isel(slice=np.flatnonzero(ds["contrast"].values == contrast))
+            truth = np.zeros(values.shape)
+            z = [int(str(k).rsplit("/", 1)[1]) for k in own["slice"].values]
+            truth[..., z] = np.abs(own["image"].values).transpose(2, 1, 0)
+        assert np.corrcoef(values.ravel(), truth.ravel())[0, 1] > 0.97
+        fine = np.abs(full_size["image"].values[full_size["contrast"].values == contrast])
+        magnitude = np.zeros((*given.shape[1::-1], given.shape[2]))
+        magnitude[..., z] = fine.transpose(1, 2, 0)
+        np.testing.assert_allclose(
+            mass_centre(values, mean.affine),
+            mass_centre(magnitude.swapaxes(0, 1), given.affine),
+            atol=0.15 * size.max(),
+        )
