@@ -54,7 +54,8 @@ class MicrostructureCodec(Codec):
         inpaint: bool = False,
         exact: bool = False,
         open_border: int = 0,
-        calibration: Calibration | None = None,
+        calibrations: Mapping[int, Calibration] | None = None,
+        steps: int | None = None,
     ) -> None:
         """Set the codec.
 
@@ -69,9 +70,11 @@ class MicrostructureCodec(Codec):
             inpaint: whether networks take known voxels.
             exact: whether `decode` gives every phase exactly the fraction asked for.
             open_border: voxels that are made beyond each face and cut off, for open faces of a periodic model.
-            calibration: of the scores, found on held-out specimens; None leaves them.
+            calibrations: of the scores, by the number of levels they were sampled with, found on held-out specimens;
+                None leaves them.
+            steps: number of levels of what is decoded; the nearest calibration is taken. None: of the most.
         """
-        self.calibration = calibration or Calibration()
+        self.calibrations, self.steps = dict(calibrations or {}), steps
         self.size, self.phases, self.known = tuple(int(n) for n in size), list(phases), list(known)
         self.wraps = tuple(bool(p) for p in periodic)
         self.voxel_size, self.unit = tuple(float(v) for v in voxel_size), unit
@@ -306,20 +309,37 @@ class MicrostructureCodec(Codec):
         return dict(
             size=self.size, phases=self.phases, known=self.known, periodic=self.wraps, voxel_size=self.voxel_size,
             unit=self.unit, mean=self.mean, inpaint=self.inpaint, exact=self.exact, open_border=self.border,
-            calibration=self.calibration,
+            calibrations=self.calibrations, steps=self.steps,
         )  # fmt: skip
 
-    def calibrated(self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset) -> "MicrostructureCodec":
-        """With the smoothing and biases that make volumes right on average."""
+    @property
+    def calibration(self) -> Calibration:
+        """Of the number of levels, or the nearest there is one of."""
+        if not self.calibrations:
+            return Calibration()
+        wanted = max(self.calibrations) if self.steps is None else self.steps
+        return self.calibrations[min(self.calibrations, key=lambda n: abs(n - wanted))]
+
+    def after(self, steps: int) -> "MicrostructureCodec":
+        """With the calibration of so many levels."""
+        return self.like(steps=steps)
+
+    def calibrated(
+        self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset, steps: int
+    ) -> "MicrostructureCodec":
+        """With the smoothing and biases that make volumes of so many levels right on average."""
         share = condition["fraction"].cpu()
         found = calibrate(self.scores(x.cpu(), share).numpy(), truth["phase"].values, share.numpy(), self.wraps)
-        log.info("scores are smoothed over %g voxels, biases %s", found.width, np.round(found.bias, 3).tolist())
-        return self.like(calibration=found)
+        log.info(
+            "scores after %d calls are smoothed over %g voxels, biases %s",
+            steps, found.width, np.round(found.bias, 3).tolist(),
+        )  # fmt: skip
+        return self.like(calibrations={**self.calibrations, steps: found})
 
     @property
     def uncalibrated(self) -> "MicrostructureCodec":
         """With scores left as they are."""
-        return self.like(calibration=None)
+        return self.like(calibrations=None)
 
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> Layout:
         """Specimens with their targets, and positions of voxel centres."""
@@ -349,15 +369,15 @@ class MicrostructureCodec(Codec):
             "size": list(self.size), "phases": self.phases, "known": [q.to_dict() for q in self.known],
             "periodic": list(self.wraps), "voxel_size": list(self.voxel_size), "unit": self.unit,
             "mean": self.mean.tolist(), "inpaint": self.inpaint, "exact": self.exact, "open_border": self.border,
-            "calibration": asdict(self.calibration),
+            "calibrations": {str(n): asdict(c) for n, c in self.calibrations.items()},
         }, {}  # fmt: skip
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Inverse of `state`."""
         own = dict(settings)
-        found = own.pop("calibration")
-        own["calibration"] = Calibration(found["width"], tuple(found["bias"]))
+        found = own.pop("calibrations")
+        own["calibrations"] = {int(n): Calibration(c["width"], tuple(c["bias"])) for n, c in found.items()}
         return cls(own.pop("size"), own.pop("phases"), [Quantity(**q) for q in own.pop("known")], **own)
 
     def _part(self, values: np.ndarray, count: int) -> np.ndarray:
