@@ -13,7 +13,7 @@ from scigen.errors import UserError
 
 
 class Consistent(DenoiserModule):
-    """The denoiser moved onto the exact measurement y = condition["measurement"]: D + A⁺(y − A D), see `Operator.onto`."""
+    """The denoiser moved onto the exact measurement, condition["measurement"]: D + A⁺(y − A D), or `Operator.onto`."""
 
     def __init__(self, denoiser: DenoiserModule, operator: Operator) -> None:
         """Wrap a denoiser.
