@@ -248,7 +248,7 @@ class Bundle:
         """
         x, condition, calls = self.generate(condition, samples, members, seed, steps)
         with torch.inference_mode():
-            return self.codec.decode(x, condition), calls
+            return self.codec.after(len(self.sampling.grid(steps))).decode(x, condition), calls
 
     def generate(
         self, condition: dict[str, Tensor], samples: list[str], members: list[int], seed: int, steps: int | None = None

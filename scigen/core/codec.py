@@ -156,14 +156,19 @@ class Codec(ABC):
         """What the choice of weights compares of decoded fields (…, C, *S): numbers that can be averaged."""
         return fields
 
-    def calibrated(self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset) -> "Codec":
+    def calibrated(self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset, steps: int) -> "Codec":
         """The codec whose `decode` makes a model's samples right on average; itself where there is nothing to set.
 
         Args:
             x: network samples (B, C, *S) of held-out conditions.
             condition: theirs.
             truth: true fields of these held-out samples.
+            steps: levels that they were sampled with; what is found for other numbers is kept beside.
         """
+        return self
+
+    def after(self, steps: int) -> "Codec":
+        """The codec that decodes samples of so many levels."""
         return self
 
     @property

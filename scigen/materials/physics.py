@@ -54,7 +54,8 @@ class MicrostructureCodec(Codec):
         inpaint: bool = False,
         exact: bool = False,
         open_border: int = 0,
-        calibration: Calibration | None = None,
+        calibrations: Mapping[int, Calibration] | None = None,
+        steps: int | None = None,
     ) -> None:
         """Set the codec.
 
@@ -69,9 +70,11 @@ class MicrostructureCodec(Codec):
             inpaint: whether networks take known voxels.
             exact: whether `decode` gives every phase exactly the fraction asked for.
             open_border: voxels that are made beyond each face and cut off, for open faces of a periodic model.
-            calibration: of the scores, found on held-out specimens; None leaves them.
+            calibrations: of the scores, by the number of levels they were sampled with, found on held-out specimens;
+                None leaves them.
+            steps: number of levels of what is decoded; the nearest calibration is taken. None: of the most.
         """
-        self.calibration = calibration or Calibration()
+        self.calibrations, self.steps = dict(calibrations or {}), steps
         self.size, self.phases, self.known = tuple(int(n) for n in size), list(phases), list(known)
         self.wraps = tuple(bool(p) for p in periodic)
         self.voxel_size, self.unit = tuple(float(v) for v in voxel_size), unit
@@ -103,7 +106,7 @@ class MicrostructureCodec(Codec):
     @property
     def measured(self) -> Operator | None:
         """Known voxels, and the mean of the others that told fractions imply."""
-        return Known()
+        return Known(self._corners)
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
@@ -187,7 +190,8 @@ class MicrostructureCodec(Codec):
 
         Returns:
             "scalars" (B, 2 Q): normalised quantities, 0 where free, and whether they are given; "fraction" (B, P), NaN
-            where free; "told" (B,), whether all fractions are given; where something is measured (see `Known`)
+            where free; "told" (B,), whether all fractions are given; "base" (B, P − 1, 1, 1, 1), what network samples
+            are taken from; where something is measured (see `Known`)
             "measurement" (B, P − 1, Z, Y, X); for models that take known voxels "fields" (B, P, Z, Y, X) and "known"
             (B, 1, Z, Y, X).
         """
@@ -197,7 +201,7 @@ class MicrostructureCodec(Codec):
         seen = np.concatenate([np.where(given, values, 0.0), given], axis=1)
         share = fractions_of(part, self.phases)
         out = {"scalars": torch.from_numpy(seen.astype(np.float32)), "fraction": torch.from_numpy(share)}
-        out["told"] = ~torch.isnan(out["fraction"]).any(1)
+        out["told"], out["base"] = ~torch.isnan(out["fraction"]).any(1), self._base(out["fraction"])
         shape = (len(share), *self.shape[1:])
         if self.measured is None:
             return out
@@ -210,7 +214,7 @@ class MicrostructureCodec(Codec):
                 inside = tuple(slice(b, b + n) for n in self.size)
                 labels[(slice(None), *inside)] = part["known"].values
             mask = torch.from_numpy(labels != UNKNOWN)[:, None].float()
-            x = (self._embed(np.where(labels == UNKNOWN, 0, labels)) - self._base(out["fraction"])).float() * mask
+            x = (self._embed(np.where(labels == UNKNOWN, 0, labels)) - out["base"]).float() * mask
             rest = -x.sum((2, 3, 4), keepdim=True) / (1 - mask).sum((2, 3, 4), keepdim=True).clamp_min(1)
             out["measurement"] = x + rest * out["told"][:, None, None, None, None] * (1 - mask)
             out["known"] = mask
@@ -305,20 +309,37 @@ class MicrostructureCodec(Codec):
         return dict(
             size=self.size, phases=self.phases, known=self.known, periodic=self.wraps, voxel_size=self.voxel_size,
             unit=self.unit, mean=self.mean, inpaint=self.inpaint, exact=self.exact, open_border=self.border,
-            calibration=self.calibration,
+            calibrations=self.calibrations, steps=self.steps,
         )  # fmt: skip
 
-    def calibrated(self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset) -> "MicrostructureCodec":
-        """With the smoothing and biases that make volumes right on average."""
+    @property
+    def calibration(self) -> Calibration:
+        """Of the number of levels, or the nearest there is one of."""
+        if not self.calibrations:
+            return Calibration()
+        wanted = max(self.calibrations) if self.steps is None else self.steps
+        return self.calibrations[min(self.calibrations, key=lambda n: abs(n - wanted))]
+
+    def after(self, steps: int) -> "MicrostructureCodec":
+        """With the calibration of so many levels."""
+        return self.like(steps=steps)
+
+    def calibrated(
+        self, x: Tensor, condition: Mapping[str, Tensor], truth: xr.Dataset, steps: int
+    ) -> "MicrostructureCodec":
+        """With the smoothing and biases that make volumes of so many levels right on average."""
         share = condition["fraction"].cpu()
         found = calibrate(self.scores(x.cpu(), share).numpy(), truth["phase"].values, share.numpy(), self.wraps)
-        log.info("scores are smoothed over %g voxels, biases %s", found.width, np.round(found.bias, 3).tolist())
-        return self.like(calibration=found)
+        log.info(
+            "scores after %d calls are smoothed over %g voxels, biases %s",
+            steps, found.width, np.round(found.bias, 3).tolist(),
+        )  # fmt: skip
+        return self.like(calibrations={**self.calibrations, steps: found})
 
     @property
     def uncalibrated(self) -> "MicrostructureCodec":
         """With scores left as they are."""
-        return self.like(calibration=None)
+        return self.like(calibrations=None)
 
     def layout(self, inputs: xr.Dataset, archive: xr.Dataset | None = None) -> Layout:
         """Specimens with their targets, and positions of voxel centres."""
@@ -348,15 +369,15 @@ class MicrostructureCodec(Codec):
             "size": list(self.size), "phases": self.phases, "known": [q.to_dict() for q in self.known],
             "periodic": list(self.wraps), "voxel_size": list(self.voxel_size), "unit": self.unit,
             "mean": self.mean.tolist(), "inpaint": self.inpaint, "exact": self.exact, "open_border": self.border,
-            "calibration": asdict(self.calibration),
+            "calibrations": {str(n): asdict(c) for n, c in self.calibrations.items()},
         }, {}  # fmt: skip
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Inverse of `state`."""
         own = dict(settings)
-        found = own.pop("calibration")
-        own["calibration"] = Calibration(found["width"], tuple(found["bias"]))
+        found = own.pop("calibrations")
+        own["calibrations"] = {int(n): Calibration(c["width"], tuple(c["bias"])) for n, c in found.items()}
         return cls(own.pop("size"), own.pop("phases"), [Quantity(**q) for q in own.pop("known")], **own)
 
     def _part(self, values: np.ndarray, count: int) -> np.ndarray:

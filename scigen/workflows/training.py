@@ -189,6 +189,14 @@ def calibrated(bundle: Bundle, split: Split, seed: int, batch: int, limits: Dict
     if plain_codec is None:
         return bundle
     bundle = replace(bundle, codec=plain_codec)
+    sampling = bundle.sampling
+    for steps in sampling.own_steps if sampling.jumps else (len(sampling.sigmas),):
+        bundle = replace(bundle, codec=_calibrated(bundle, split, seed, batch, limits, steps))
+    return bundle
+
+
+def _calibrated(bundle: Bundle, split: Split, seed: int, batch: int, limits: DictConfig, steps: int) -> Codec:
+    """The codec with what so many levels need."""
     codec = bundle.codec
     count, members = (min(n, limits[k] or n) for n, k in zip(CALIBRATING, ("samples", "members"), strict=True))
     keys = codec.samples(split.inputs)
@@ -201,11 +209,11 @@ def calibrated(bundle: Bundle, split: Split, seed: int, batch: int, limits: Dict
         part = rows[low : low + batch]
         pick_rows = torch.tensor([i for i, _ in part])
         names, numbers = [f"calibration|{keys[index[i]]}" for i, _ in part], [m for _, m in part]
-        x, condition, _ = bundle.generate({k: v[pick_rows] for k, v in own.items()}, names, numbers, seed)
+        x, condition, _ = bundle.generate({k: v[pick_rows] for k, v in own.items()}, names, numbers, seed, steps)
         found.append(x.cpu())
         conditions.append({k: v.cpu() for k, v in condition.items()})
     every = {k: torch.cat([c[k] for c in conditions]) for k in conditions[0]}
-    return replace(bundle, codec=codec.calibrated(torch.cat(found), every, split.truth.isel({first: index}).load()))
+    return codec.calibrated(torch.cat(found), every, split.truth.isel({first: index}).load(), steps)
 
 
 def provenance(cfg: DictConfig, data: Data, seconds: float) -> dict[str, Any]:

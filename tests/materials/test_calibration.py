@@ -71,14 +71,16 @@ def test_periodic_smoothing_has_no_seam():
     assert not np.allclose(open_, smooth(x, 0.6, (True, True, False)), atol=1e-3)
 
 
-def test_told_voxels_keep_their_phase_and_a_bundle_s_state_keeps_the_numbers():
+def test_told_voxels_keep_their_phase_and_a_bundle_s_state_keeps_the_numbers_of_every_call():
     made = MicrostructureCodec(
         (8, 8, 8), ["pore", "solid"], quantities(["pore", "solid"], [], []), mean=[0.5, 0.5], inpaint=True,
-        periodic=PERIODIC, calibration=Calibration(0.8, (2.0, -2.0)),
+        periodic=PERIODIC, calibrations={1: Calibration(0.8, (2.0, -2.0)), 2: Calibration(0.5, (1.0, -1.0))},
     )  # fmt: skip
-    settings, arrays = made.state()
-    assert MicrostructureCodec.restore(settings, arrays).calibration == made.calibration
-    assert made.uncalibrated.calibration == Calibration()
+    again = MicrostructureCodec.restore(*made.state())
+    assert again.calibrations == made.calibrations
+    one, two = (made.calibrations[n] for n in (1, 2))
+    assert [again.after(n).calibration for n in (1, 2, 8)] == [one, two, two] and again.calibration == two
+    assert made.uncalibrated.calibration == made.uncalibrated.after(1).calibration == Calibration()
     known = np.full((1, 8, 8, 8), 255)
     known[0, 2] = np.random.default_rng(3).integers(0, 2, (8, 8))
     inputs = made.prepare(xr.Dataset({"known": (("specimen", "z", "y", "x"), known)}))

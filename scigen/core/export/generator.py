@@ -49,7 +49,7 @@ class Generator(nn.Module):
             raise UserError("export: tiles are a way to sample; export the model whole (leave tile= out).")
         self.levels = bundle.sampling.grid(steps)
         self.bundle, self.sampling, self.steps = bundle, bundle.sampling, steps
-        self.denoiser, self.traced = bundle.denoiser, bundle.codec.traced()
+        self.denoiser, self.traced = bundle.denoiser, bundle.codec.after(len(self.levels)).traced()
         self.extra = self.traced.extra if bundle.sampling.jumps else None
         self.draws = 1 + self.sampling.noises(len(self.levels))
         shape = (self.draws, *bundle.codec.shape)

@@ -79,14 +79,14 @@ def far(bundle: Bundle, steps: int | None, write: Any, path: Path) -> float:
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize("field", ["rain", "microstructure", "scan"])
 def test_the_generator_is_the_bundle(rain, field, steps):
-    codec = {"rain": rain, "scan": scanner()}.get(field) or microstructures(inpaint=True, calibration=BIASED)
+    codec = {"rain": rain, "scan": scanner()}.get(field) or microstructures(inpaint=True, calibrations=BIASED)
     generator = Generator(bundle_of(codec), steps)
     for batch in (1, 4):
         ports, wanted = generator.example(batch, seed=steps)
         assert generator.traced.distance(generator(ports), wanted) < 5e-5
 
 
-BIASED = Calibration(0.5, (0.1, -0.05, -0.05))
+BIASED = {1: Calibration(0.5, (0.1, -0.05, -0.05)), 2: Calibration(0.7, (-0.4, 0.2, 0.2))}
 
 
 @pytest.mark.parametrize("sampler", ["heun", "flow_map"])
@@ -107,7 +107,7 @@ def test_fields_leave_with_their_measurement_inside(rain, tmp_path, field, form)
     if form == "onnx":
         pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
         pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    codec = rain if field == "rain" else microstructures(inpaint=True, calibration=BIASED)
+    codec = rain if field == "rain" else microstructures(inpaint=True, calibrations=BIASED)
     about = checked.export(bundle_of(codec), form, tmp_path / f"x.{form}", 2)
     assert about["checked"]["distance"] < 5e-5 and about["calls"] == 2
     assert {p.name for p in tmp_path.iterdir()} == {f"x.{form}", "x.json"}
