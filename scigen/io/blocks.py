@@ -51,7 +51,7 @@ def block_length(array: xr.DataArray, dim: str) -> int:
     """Steps along `dim` of a block of about BLOCK_BYTES, whole chunks of the file where these are not huge."""
     step = max(array.nbytes // max(array.sizes[dim], 1), 1)
     length = max(min(BLOCK_BYTES, max(BLOCK_BYTES // FINEST, array.nbytes // 4096)) // step, 1)
-    chunks = array.chunksizes.get(dim)
+    chunks = array.variable.chunksizes.get(dim)  # whatever those of its coordinates are
     native = int(chunks[0]) if chunks else int(array.encoding.get("preferred_chunks", {}).get(dim, 1))
     if native * step <= LARGEST_CHUNK:
         length = max(native, length // native * native)

@@ -17,7 +17,7 @@ from scigen.io.opening import NETCDF, is_zarr, open_raw
 from scigen.mri import fastmri, rawdata
 from scigen.mri.checks import check_scans
 from scigen.mri.finding import find
-from scigen.mri.reading import names, read_part
+from scigen.mri.reading import names, open_parts
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,10 @@ def open_lazily(path: str | Path | Sequence[str | Path], prepare: Prepare) -> xr
     edges = [*range(0, extent.slices, count), extent.slices]
     log.info("%s: %.1f GB of k-space, read %d slices at a time.", extent.path, extent.size / 1e9, count)
 
+    read = open_parts(extent.path)
+
     def block(start: int, stop: int) -> xr.Dataset:
-        return prepare(check_scans(read_part(extent.path, slice(start, stop))))
+        return prepare(check_scans(read(slice(start, stop))))
 
     first = block(0, edges[1])
     later = {i: delayed(block)(i, j) for i, j in pairwise(edges[1:])}
@@ -86,15 +88,15 @@ def open_lazily(path: str | Path | Sequence[str | Path], prepare: Prepare) -> xr
         ]
         variables[name] = (array.dims, dask.array.concatenate(own))
     out = xr.Dataset(variables, names(extent.path, extent.slices), first.attrs)
-    out.encoding = {"source": str(extent.path), FINGERPRINT: _fingerprint(extent)}
+    out.encoding = {"source": str(extent.path), FINGERPRINT: _fingerprint(read, extent.slices)}
     return out
 
 
-def _fingerprint(extent: Extent) -> str:
+def _fingerprint(read: Callable[[slice], xr.Dataset], slices: int) -> str:
     """16 hexadecimal digits of `SEEN` slices, evenly spread, and the number of all."""
-    seen = np.unique(np.linspace(0, extent.slices - 1, SEEN).round().astype(int)).tolist()
-    parts = [fingerprint(read_part(extent.path, slice(i, i + 1))) for i in seen]
-    return hashlib.sha256(repr((extent.slices, parts)).encode()).hexdigest()[:16]
+    seen = np.unique(np.linspace(0, slices - 1, SEEN).round().astype(int)).tolist()
+    parts = [fingerprint(read(slice(i, i + 1))) for i in seen]
+    return hashlib.sha256(repr((slices, parts)).encode()).hexdigest()[:16]
 
 
 def _extent(path: Path) -> Extent | None:

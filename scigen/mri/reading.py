@@ -3,7 +3,7 @@
 import logging
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -219,28 +219,38 @@ def _load(path: Path, only: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged or cut short ({error}): fetch or make it again.") from error
 
 
-def read_part(path: Path, part: slice) -> xr.Dataset:
-    """Some slices of a file of fastMRI, a zarr store or a netCDF file, not checked; nothing else of it is read."""
-    return fastmri.read_fastmri(path, part=part) if path.suffix.lower() in rawdata.SUFFIXES else _stored(path, part)
+def open_parts(path: Path) -> Callable[[slice], xr.Dataset]:
+    """What reads some slices of a file of fastMRI, a zarr store or a netCDF file, not checked, and nothing else of it.
+
+    It may be called by several threads: the file is opened here, since netCDF's library does not open twice at a time.
+    """
+    if path.suffix.lower() in rawdata.SUFFIXES:
+        return lambda part: fastmri.read_fastmri(path, part=part)
+    ds = open_raw(path, None)
+    return lambda part: _loaded(ds, path, part)
 
 
 def names(path: Path, count: int) -> dict[str, tuple[str, np.ndarray]]:
-    """Coordinates along the slices of a file that `read_part` reads parts of."""
+    """Coordinates along the slices of a file that `open_parts` reads parts of."""
     if path.suffix.lower() not in rawdata.SUFFIXES:
         with reading(str(path)), open_raw(path, None) as ds:
             own = keyed(_keyed(ds.drop_vars(list(ds.data_vars)), path, count), str(path))
             return {str(c): ("slice", v.values) for c, v in own.coords.items() if v.dims == ("slice",)}
-    one = read_part(path, slice(0, 1))
+    one = open_parts(path)(slice(0, 1))
     found = {str(c): ("slice", np.repeat(v.values, count)) for c, v in one.coords.items()}
     return found | {"slice": ("slice", np.array([f"{stem_of(path)}/{i}" for i in range(count)]))}
 
 
-def _stored(path: Path, part: slice = slice(None)) -> xr.Dataset:
-    """A zarr store or netCDF file, or some slices of it, in memory, with complex variables."""
-    ds = open_raw(path, None)
-    wanted = [v for v in ds.data_vars if str(v).removesuffix(PARTS[0]).removesuffix(PARTS[1]) in ARRAYS]
-    with reading(str(path)), ds:
-        ds = ds[wanted]
+def _stored(path: Path) -> xr.Dataset:
+    """A zarr store or netCDF file, in memory, with complex variables."""
+    with open_raw(path, None) as ds:
+        return _loaded(ds, path)
+
+
+def _loaded(ds: xr.Dataset, path: Path, part: slice = slice(None)) -> xr.Dataset:
+    """An open store or file, or some slices of it, in memory, with complex variables."""
+    ds = ds[[v for v in ds.data_vars if str(v).removesuffix(PARTS[0]).removesuffix(PARTS[1]) in ARRAYS]]
+    with reading(str(path)):
         if "slice" in ds.dims:
             ds = _keyed(ds, path, ds.sizes["slice"]).isel(slice=part)
         ds = ds.load()

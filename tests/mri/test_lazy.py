@@ -67,14 +67,15 @@ def test_blocks_are_the_whole_bit_for_bit(scans, codec, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["zarr", "nc", "h5"])
 def test_only_an_item_s_slices_are_read(scans, codec, tmp_path, kind, monkeypatch):
-    path, seen = saved(scans, tmp_path, kind), []
-    found = codec.open(str(path))
+    seen = []
 
-    def watched(path, part):
-        seen.append((part.start, part.stop))
-        return reading.read_part(path, part)
+    def watched(path):
+        read = reading.open_parts(path)
+        return lambda part: seen.append((part.start, part.stop)) or read(part)
 
-    monkeypatch.setattr(lazy, "read_part", watched)
+    monkeypatch.setattr(lazy, "open_parts", watched)
+    found = codec.open(str(saved(scans, tmp_path, kind)))
+    seen.clear()
     part = found.isel(slice=slice(6, 9)).compute(scheduler="synchronous")
     assert seen == [(6, 9)]
     assert part["slice"].values.tolist() == codec.samples(found)[6:9]
