@@ -2,8 +2,8 @@
 
     python benchmarks/corrdiff.py package FOLDER [--steps 300]   # the pair, as an Earth2Studio package
     python benchmarks/corrdiff.py inspect FOLDER                 # what scigen says that it is
-    python benchmarks/corrdiff.py fit     FOLDER --calls 1       # scigen fit domain=weather teacher=FOLDER/package
-    python benchmarks/corrdiff.py export  FOLDER --calls 1       # scigen export, as earth2studio and as ONNX
+    python benchmarks/corrdiff.py fit     FOLDER                 # scigen fit domain=weather teacher=FOLDER/package
+    python benchmarks/corrdiff.py export  FOLDER                 # scigen export, one and two calls: earth2studio, ONNX
     python benchmarks/corrdiff.py judge   FOLDER                 # the exports beside the pair's own sampler
 
 Every part prints one line of JSON and leaves what the next one reads. `judge` runs the exports with torch.export and
@@ -38,10 +38,10 @@ warnings.filterwarnings("ignore")
 SYNTH = {"size": 32, "times": 8192, "step_hours": 6, "seed": 0}
 THEIRS = {"t2m": "t2m", "u10": "u10m", "v10": "v10m"}
 NET: dict[str, Any] = dict(
-    img_resolution=[32, 32], model_type="SongUNetPosEmbd", gridtype="sinusoidal", N_grid_channels=4, model_channels=24,
+    img_resolution=[32, 32], model_type="SongUNetPosEmbd", gridtype="sinusoidal", N_grid_channels=4, model_channels=16,
     channel_mult=[1, 2, 2], num_blocks=1, attn_resolutions=[], dropout=0.0, embedding_type="zero",
 )  # fmt: skip
-LEVELS = {1: "", 2: ", 1.5"}
+CALLS = (1, 2)
 SIGMAS = (0.002, 800.0)
 
 
@@ -152,27 +152,27 @@ def scigen(folder: Path, *words: str) -> tuple[str, float]:
     return done.stdout, round(time.perf_counter() - began, 1)
 
 
-def fit(folder: Path, calls: int, pairs: int, steps: int) -> dict[str, Any]:
-    """The default method, at so many calls."""
+def fit(folder: Path, pairs: int, steps: int) -> dict[str, Any]:
+    """The default method, for one and two calls."""
     words = [
-        "domain=weather", "teacher=package", f"run=runs/calls{calls}",
-        f"method.sigmas=['${{noise.sigma_max}}'{LEVELS[calls]}]",
-        f"method.pairs={pairs}", f"method.training.steps={steps}", "samples=16", "members=8",
+        "domain=weather", "teacher=package", "run=runs/student", "method.sigmas=['${noise.sigma_max}', 1.5]",
+        f"method.pairs={pairs}", f"method.training.steps={steps}", "sampler.steps=18", "samples=16", "members=8",
         "validation={samples: 16, members: 4}",
     ]  # fmt: skip
     _, seconds = scigen(folder, "fit", *words)
-    report = next((folder / "runs" / f"calls{calls}").glob("regression-*/metrics.json"))
-    return {"calls": calls, "pairs": pairs, "steps": steps, "seconds": seconds, "report": str(report)}
+    report = json.loads(next((folder / "runs" / "student").glob("regression-*/metrics.json")).read_text())
+    return {"pairs": pairs, "steps": steps, "seconds": seconds, "verdict": report["verdict"]}
 
 
-def export(folder: Path, calls: int) -> dict[str, Any]:
-    """As a folder of Earth2Studio's and as ONNX."""
-    student = next((folder / "runs" / f"calls{calls}").glob("regression-*/student.safetensors")).relative_to(folder)
-    out: dict[str, Any] = {"calls": calls}
-    for form, name in (("earth2studio", f"earth{calls}"), ("onnx", f"student{calls}.onnx")):
-        words = (f"bundle={student}", f"format={form}", f"output={name}", "overwrite=true")
-        said, seconds = scigen(folder, "export", *words)
-        out[form] = {"seconds": seconds, "said": said.strip().splitlines()[-1].strip()}
+def export(folder: Path) -> dict[str, Any]:
+    """As folders of Earth2Studio's and as ONNX."""
+    student = next((folder / "runs" / "student").glob("regression-*/student.safetensors")).relative_to(folder)
+    out: dict[str, Any] = {}
+    for calls in CALLS:
+        for form, name in (("earth2studio", f"earth{calls}"), ("onnx", f"student{calls}.onnx")):
+            words = (f"bundle={student}", f"format={form}", f"output={name}", f"steps={calls}", "overwrite=true")
+            said, seconds = scigen(folder, "export", *words)
+            out[name] = {"seconds": seconds, "said": said.strip().splitlines()[-1].strip()}
     return out
 
 
@@ -192,22 +192,31 @@ def judge(folder: Path, samples: int, members: int) -> Iterator[dict[str, Any]]:
         crps = fair_crps(own, truth).mean((0, 2, 3))
         spread = own.std(0, ddof=1).mean((0, 2, 3))
         yield {
-            "model": name, "calls": calls, "crps": dict(zip(THEIRS, crps.round(4).tolist(), strict=True)),
-            "spread": dict(zip(THEIRS, spread.round(4).tolist(), strict=True)),
+            "model": name, "calls": calls, "crps": _named(crps),
+            "spread": _named(spread),
             "ms_per_member": round(1e3 * seconds / (samples * members), 2),
         }  # fmt: skip
 
 
 Sampler = Callable[[int, int], np.ndarray]
+"""(number of times, member) to fields (T, C, Y, X)."""
 
 
 def contenders(folder: Path, codec: DownscalingCodec, inputs: xr.Dataset) -> Iterator[tuple[str, int, Sampler]]:
-    """(name, network calls a member, (number of times, member) → fields (T, C, Y, X)): files first, then the pair."""
-    for calls in LEVELS:
+    """Name, network calls a member (that of the mean among them), sampler: files first, then the pair."""
+    for calls in CALLS:
         if (folder / f"earth{calls}").is_dir():
-            yield f"student, {calls} call(s), generator.pt2", calls, _torch(folder / f"earth{calls}", inputs)
+            yield (
+                f"student, {calls} step{'s' * (calls > 1)}, generator.pt2",
+                calls + 1,
+                _torch(folder / f"earth{calls}", inputs),
+            )
         if (folder / f"student{calls}.onnx").is_file():
-            yield f"student, {calls} call(s), onnx", calls, _onnx(folder / f"student{calls}.onnx", inputs)
+            yield (
+                f"student, {calls} step{'s' * (calls > 1)}, onnx",
+                calls + 1,
+                _onnx(folder / f"student{calls}.onnx", inputs),
+            )
     yield from _pair(folder, codec, inputs)
 
 
@@ -239,7 +248,9 @@ def _ports(about: dict[str, Any], inputs: xr.Dataset, count: int, member: int) -
     hour = when.hour.values[:count].astype(np.float32)
     return {
         "noise": torch.randn(count, *ports["noise"]["shape"][1:], generator=torch.Generator().manual_seed(member)),
-        "coarse": torch.from_numpy(np.stack([inputs[n].values[:count] for n in ports["coarse"]["names"]], 1)).float(),
+        "coarse": torch.from_numpy(
+            np.stack([inputs[n].values[:count] for n in ports["coarse"]["channels"]], 1)
+        ).float(),
         "hour": torch.from_numpy(hour),
         "season": torch.from_numpy((when.dayofyear.values[:count] - 1 + hour / 24) / 365.25).float(),
     }
@@ -273,8 +284,7 @@ def _pair(folder: Path, codec: DownscalingCodec, inputs: xr.Dataset) -> Iterator
 
         return run
 
-    # the network of the mean is a call, too
-    for steps in (18, 9):
+    for steps in (18, 9):  # Heun's last step is Euler's; the mean is a call, too
         yield f"pair, stochastic, {steps} steps", 2 * steps, made(stochastic_sampler, num_steps=steps)
     for steps in (18, 9):
         sampler = made(deterministic_sampler, num_steps=steps, solver="euler")
@@ -286,6 +296,10 @@ def _pair(folder: Path, codec: DownscalingCodec, inputs: xr.Dataset) -> Iterator
         return (mean + std * told).float().numpy()
 
     yield "regression alone", 1, only
+
+
+def _named(values: np.ndarray) -> dict[str, float]:
+    return {n: round(float(v), 4) for n, v in zip(THEIRS, values, strict=True)}
 
 
 def _opened(folder: Path) -> tuple[Data, DownscalingCodec]:
@@ -309,7 +323,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["package", "inspect", "fit", "export", "judge"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--calls", type=int, default=1, choices=list(LEVELS))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--samples", type=int, default=48)
@@ -322,9 +335,9 @@ def main() -> None:
         said, seconds = scigen(args.folder, "inspect", "package")
         results = iter([{"seconds": seconds, "said": said.splitlines()}])
     elif args.part == "fit":
-        results = iter([fit(args.folder, args.calls, args.pairs, args.steps)])
+        results = iter([fit(args.folder, args.pairs, args.steps)])
     elif args.part == "export":
-        results = iter([export(args.folder, args.calls)])
+        results = iter([export(args.folder)])
     else:
         results = judge(args.folder, args.samples, args.members)
     for result in results:
