@@ -34,7 +34,7 @@ def fitted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         assert main(["fit", *TINY, "run=r"]) == 0
-    (stage,) = (p for p in (home / "r").iterdir() if p.name.startswith("regression-"))
+    (stage,) = (p for p in (home / "r").iterdir() if p.name.startswith("crps-"))
     return home, stage
 
 
