@@ -110,7 +110,10 @@ def _told(own: Teacher, codec: Codec) -> Teacher:
     args = own.network_args | wanted
     network: Converted = type(own.network)(**args)
     network.load_state_dict(own.network.state_dict())
-    log.warning("the teacher is told nothing of the condition: it is a prior of the fields")
+    if own.network_args["condition_fields"]:
+        log.warning("the teacher is told the fields of the condition, and none of its %d scalars", codec.scalars)
+    else:
+        log.warning("the teacher is told nothing of the condition: it is a prior of the fields")
     return replace(own, network=network, network_args=args)
 
 

@@ -343,6 +343,25 @@ def test_a_checkpoint_of_a_prior_is_a_teacher_and_one_of_other_channels_is_not(d
         found(str(tmp_path / "reg.mdlus"))
 
 
+def test_a_checkpoint_without_labels_is_told_the_fields_alone(data, tmp_path, caplog):
+    theirs = made("EDMPrecondSuperResolution", NET | dict(img_in_channels=data.codec.fields, img_out_channels=2), 0)
+    saved(theirs, tmp_path / "net.mdlus")
+    _, bundle = joined(found(str(tmp_path / "net.mdlus")), data, "weather")
+    assert f"none of its {data.codec.scalars} scalars" in caplog.text and "prior" not in caplog.text
+    again = load(bundle.save(tmp_path / "bundle.safetensors"))
+    condition = data.codec.condition(data.test.inputs, slice(0, 3))
+    x, sigma = 3 * torch.randn(3, 2, 16, 16), torch.tensor([0.02, 1.0, 30.0])
+    with torch.no_grad():
+        expected = theirs(x, condition["fields"], sigma)
+        own = Denoiser(again.network, again.network.sigma_data)(x, sigma.double(), condition)
+    worst = (own - expected).abs().amax((1, 2, 3)) / expected.abs().amax((1, 2, 3))
+    assert worst.max() < 1e-5
+    fewer = made("EDMPrecondSuperResolution", NET | dict(img_in_channels=3, img_out_channels=2), 0)
+    saved(fewer, tmp_path / "fewer.mdlus")
+    with pytest.raises(UserError, match=r"from 3 condition fields and 0 scalars"):
+        joined(found(str(tmp_path / "fewer.mdlus")), data, "weather")
+
+
 def test_paths_that_are_no_teacher(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.pt").write_bytes(b"")
