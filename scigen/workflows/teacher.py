@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from scigen.core.bundle import Bundle, versions
 from scigen.core.codec import Codec
+from scigen.core.denoise import preconditioning
 from scigen.core.domain import Data
 from scigen.core.sampling import Sampling
 from scigen.core.teachers import call, opening
@@ -29,6 +31,8 @@ from scigen.workflows.training import plain
 log = logging.getLogger(__name__)
 
 KEYS = ("path", "precond", "sigma_min", "sigma_max")
+GAIN = 10.0
+"""Of a network's errors in D: a student that must jump from above it is hardly trained, see docs/teachers.md."""
 LEVELS = 18
 """Of the sampler that a teacher has before the configuration gives it one."""
 
@@ -110,7 +114,10 @@ def _told(own: Teacher, codec: Codec) -> Teacher:
     args = own.network_args | wanted
     network: Converted = type(own.network)(**args)
     network.load_state_dict(own.network.state_dict())
-    log.warning("the teacher is told nothing of the condition: it is a prior of the fields")
+    if own.network_args["condition_fields"]:
+        log.warning("the teacher is told the fields of the condition, and none of its %d scalars", codec.scalars)
+    else:
+        log.warning("the teacher is told nothing of the condition: it is a prior of the fields")
     return replace(own, network=network, network_args=args)
 
 
@@ -121,6 +128,17 @@ def _source(name: str) -> str:
     except TypeError:  # built in
         file = None
     return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()[:16]
+
+
+def errors_gain(teacher: Bundle) -> float:
+    """What an error of the network's prediction is in D at the largest level, over what it is in EDM's F: 1 but for ε.
+
+    Args:
+        teacher: around a `Converted` network.
+    """
+    sigma = torch.tensor([teacher.sampling.sigmas[0]], dtype=torch.float64)
+    _, c_out, *_ = preconditioning(sigma, teacher.network.sigma_data)
+    return float((teacher.network.affine(sigma).out / c_out).abs().max())
 
 
 def give_student(cfg: DictConfig, teacher: Bundle, stored: bool) -> None:
@@ -141,6 +159,12 @@ def give_student(cfg: DictConfig, teacher: Bundle, stored: bool) -> None:
             " for it (stock CorrDiff's, embedding_type: zero, is not even told σ): give the student a network of"
             " scigen's own, as student={widths: [32,64,64]}."
         )
+    if stored and not cfg.student and not cfg.init and (gain := errors_gain(teacher)) > GAIN:
+        log.warning(
+            "the teacher's network predicts the noise: at σ = %.3g its errors are %.0f times as large in a sample, so a"
+            " student of few calls learns poorly on it; give it one of scigen's own, student={widths: [32,64,64]}",
+            teacher.sampling.sigmas[0], gain,
+        )  # fmt: skip
     if not stored and not cfg.student and not cfg.init:
         own = {k: v for k, v in plain(cfg)["network"].items() if k != "_target_" and v != "auto"}
         cfg.student = own

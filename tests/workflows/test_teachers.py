@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # PhysicsNeMo's save asks for git
 
 from scigen.cli import main
+from scigen.config import compose
 from scigen.core.bundle import load
 from scigen.core.denoise import Denoiser
 from scigen.core.networks.physicsnemo import library
@@ -27,7 +28,7 @@ from scigen.errors import UserError
 from scigen.weather.domain import Weather
 from scigen.weather.package import adopt
 from scigen.workflows.convergence import cheapest, table
-from scigen.workflows.teacher import found, joined
+from scigen.workflows.teacher import errors_gain, found, give_student, joined
 
 from .conftest import TINY
 
@@ -341,6 +342,40 @@ def test_a_checkpoint_of_a_prior_is_a_teacher_and_one_of_other_channels_is_not(d
     saved(made("CorrDiffRegressionUNet", NET | dict(img_in_channels=3, img_out_channels=2), 0), tmp_path / "reg.mdlus")
     with pytest.raises(UserError, match="is a regression network"):
         found(str(tmp_path / "reg.mdlus"))
+
+
+def test_a_checkpoint_without_labels_is_told_the_fields_alone(data, tmp_path, caplog):
+    theirs = made("EDMPrecondSuperResolution", NET | dict(img_in_channels=data.codec.fields, img_out_channels=2), 0)
+    saved(theirs, tmp_path / "net.mdlus")
+    _, bundle = joined(found(str(tmp_path / "net.mdlus")), data, "weather")
+    assert f"none of its {data.codec.scalars} scalars" in caplog.text and "prior" not in caplog.text
+    again = load(bundle.save(tmp_path / "bundle.safetensors"))
+    condition = data.codec.condition(data.test.inputs, slice(0, 3))
+    x, sigma = 3 * torch.randn(3, 2, 16, 16), torch.tensor([0.02, 1.0, 30.0])
+    with torch.no_grad():
+        expected = theirs(x, condition["fields"], sigma)
+        own = Denoiser(again.network, again.network.sigma_data)(x, sigma.double(), condition)
+    worst = (own - expected).abs().amax((1, 2, 3)) / expected.abs().amax((1, 2, 3))
+    assert worst.max() < 1e-5
+    fewer = made("EDMPrecondSuperResolution", NET | dict(img_in_channels=3, img_out_channels=2), 0)
+    saved(fewer, tmp_path / "fewer.mdlus")
+    with pytest.raises(UserError, match=r"from 3 condition fields and 0 scalars"):
+        joined(found(str(tmp_path / "fewer.mdlus")), data, "weather")
+
+
+@pytest.mark.parametrize(("name", "gain"), [("EDMPrecond", 1.0), ("VPPrecond", 150.0), ("VEPrecond", 100.0)])
+def test_predictions_of_noise_make_large_errors_at_large_levels(name, gain, data, tmp_path, caplog):
+    saved(made(name, NET | {"img_channels": 2}, 0), tmp_path / "net.mdlus")
+    _, bundle = joined(found(str(tmp_path / "net.mdlus")), data, "weather")
+    # what an error of 1 in the prediction is in D: σ for noise, c_out for EDM's F
+    assert errors_gain(bundle) == pytest.approx(gain, rel=0.05)
+    cfg = compose("fit", ["domain=weather"])
+    caplog.clear()
+    give_student(cfg, bundle, stored=True)
+    assert ("predicts the noise" in caplog.text) == (gain > 10) and cfg.student is None
+    caplog.clear()
+    give_student(compose("fit", ["domain=weather", "student={widths: [8,8]}"]), bundle, stored=True)
+    assert not caplog.text
 
 
 def test_paths_that_are_no_teacher(tmp_path):

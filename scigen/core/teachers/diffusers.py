@@ -68,7 +68,7 @@ class Diffusers(Converted):
             UserError: if diffusers is not installed, or the files describe something else.
         """
         own, fields = channels_of(config, scheduler)
-        if (channels, space) != (own, 2) or (fields and (fields, 0) != (condition_fields, condition_scalars)):
+        if (channels, space) != (own, 2) or fields not in (0, condition_fields):
             raise UserError(
                 f"The {config['_class_name']} makes {own} channels of 2-D fields from {fields} condition fields; the"
                 f" data have {channels} channels in {space}-D, {condition_fields} fields and {condition_scalars}"

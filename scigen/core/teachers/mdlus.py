@@ -173,8 +173,8 @@ class Checkpoint(Converted):
         Args:
             channels: C.
             condition_fields: K of condition["fields"] (B, K, Y, X).
-            condition_scalars: K of condition["scalars"] (B, K), its class labels. A network that takes neither may be
-                given any: it is a prior, and heeds none.
+            condition_scalars: K of condition["scalars"] (B, K), its class labels. A network without labels may be given
+                any and heeds none; one that takes no fields either is a prior, whatever it is given.
             description: of the preconditioner.
             space: must be 2.
 
@@ -183,7 +183,8 @@ class Checkpoint(Converted):
         """
         own = sizes(description)
         heard = (own.fields, own.scalars)
-        if (channels, space) != (own.channels, 2) or heard not in ((0, 0), (condition_fields, condition_scalars)):
+        known = ((0, 0), (condition_fields, 0), (condition_fields, condition_scalars))
+        if (channels, space) != (own.channels, 2) or heard not in known:
             raise UserError(
                 f"The {description['class']} makes {own.channels} channels of 2-D fields from {own.fields} condition"
                 f" fields and {own.scalars} scalars; the data have {channels} channels in {space}-D,"

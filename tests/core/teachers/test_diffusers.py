@@ -135,6 +135,20 @@ def test_learnt_variances_are_left_out_beside_condition_fields(tmp_path):
     torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_scalars_beside_the_fields_are_not_heeded_and_other_fields_are_refused(tmp_path):
+    teacher = folders.load(written(tmp_path, unet(in_channels=5), diffusers.DDPMScheduler()))
+    args, state = teacher.network_args, teacher.network.state_dict()
+    told = folders.Diffusers(**args | {"condition_scalars": 4})
+    told.load_state_dict(state)
+    y, sigma, fields = torch.randn(2, 2, 16, 16), torch.tensor([0.1, 5.0]), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = Denoiser(teacher.network)(y, sigma, {"fields": fields})
+        own = Denoiser(told)(y, sigma, {"fields": fields, "scalars": torch.randn(2, 4)})
+    torch.testing.assert_close(own, expected, rtol=0, atol=0)
+    with pytest.raises(UserError, match="from 3 condition fields; the data have 2 channels in 2-D, 4 fields"):
+        folders.Diffusers(**args | {"condition_fields": 4})
+
+
 def test_a_flow_is_taken_by_its_own_times(tmp_path):
     net = unet(in_channels=5)
     teacher = folders.load(written(tmp_path, net, diffusers.FlowMatchEulerDiscreteScheduler()))
