@@ -13,14 +13,14 @@ from scigen.errors import UserError
 
 
 class Consistent(DenoiserModule):
-    """The denoiser moved onto the exact measurement, condition["measurement"]: D + A⁺(y − A D), or `Operator.onto`."""
+    """D + A⁺(y − A D): the denoiser moved onto the exact measurement, condition["measurement"]."""
 
     def __init__(self, denoiser: DenoiserModule, operator: Operator) -> None:
         """Wrap a denoiser.
 
         Args:
             denoiser: D(x, sigma, condition).
-            operator: A, with a right inverse A⁺ (`Operator.inverse`) or a way of its own (`Operator.onto`).
+            operator: A, with a right inverse A⁺ (`Operator.inverse`).
         """
         super().__init__()
         self.denoiser, self.operator = denoiser, operator
@@ -35,7 +35,8 @@ class Consistent(DenoiserModule):
         if not condition or "measurement" not in condition:
             raise UserError("This model holds its samples to a measurement; the condition must have a 'measurement'.")
         denoised = self.denoiser(x, sigma, condition, *(() if to is None else (to,)))
-        return self.operator.bind(condition).onto(denoised, condition["measurement"].to(x))
+        operator = self.operator.bind(condition)
+        return denoised + operator.inverse(condition["measurement"].to(x) - operator(denoised))
 
 
 class Weighed(DenoiserModule):

@@ -30,10 +30,6 @@ class Operator(nn.Module, ABC):
         """A right inverse, A inverse(y) = y, for operators that have a cheap one."""
         raise TypeError(f"{type(self).__name__} has no cheap right inverse.")
 
-    def onto(self, denoised: Tensor, y: Tensor) -> Tensor:
-        """Denoised samples (B, C, *S), moved so that A x = y exactly: along the right inverse, x + A⁺(y − A x)."""
-        return denoised + self.inverse(y - self(denoised))
-
     def bind(self, condition: Mapping[str, Tensor]) -> "Operator":
         """The operator of these samples, where it differs from sample to sample; itself where it does not."""
         return self

@@ -106,7 +106,7 @@ class MicrostructureCodec(Codec):
     @property
     def measured(self) -> Operator | None:
         """Known voxels, and the mean of the others that told fractions imply."""
-        return Known(self._corners)
+        return Known()
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:
@@ -190,8 +190,7 @@ class MicrostructureCodec(Codec):
 
         Returns:
             "scalars" (B, 2 Q): normalised quantities, 0 where free, and whether they are given; "fraction" (B, P), NaN
-            where free; "told" (B,), whether all fractions are given; "base" (B, P − 1, 1, 1, 1), what network samples
-            are taken from; where something is measured (see `Known`)
+            where free; "told" (B,), whether all fractions are given; where something is measured (see `Known`)
             "measurement" (B, P − 1, Z, Y, X); for models that take known voxels "fields" (B, P, Z, Y, X) and "known"
             (B, 1, Z, Y, X).
         """
@@ -201,7 +200,7 @@ class MicrostructureCodec(Codec):
         seen = np.concatenate([np.where(given, values, 0.0), given], axis=1)
         share = fractions_of(part, self.phases)
         out = {"scalars": torch.from_numpy(seen.astype(np.float32)), "fraction": torch.from_numpy(share)}
-        out["told"], out["base"] = ~torch.isnan(out["fraction"]).any(1), self._base(out["fraction"])
+        out["told"] = ~torch.isnan(out["fraction"]).any(1)
         shape = (len(share), *self.shape[1:])
         if self.measured is None:
             return out
@@ -214,7 +213,7 @@ class MicrostructureCodec(Codec):
                 inside = tuple(slice(b, b + n) for n in self.size)
                 labels[(slice(None), *inside)] = part["known"].values
             mask = torch.from_numpy(labels != UNKNOWN)[:, None].float()
-            x = (self._embed(np.where(labels == UNKNOWN, 0, labels)) - out["base"]).float() * mask
+            x = (self._embed(np.where(labels == UNKNOWN, 0, labels)) - self._base(out["fraction"])).float() * mask
             rest = -x.sum((2, 3, 4), keepdim=True) / (1 - mask).sum((2, 3, 4), keepdim=True).clamp_min(1)
             out["measurement"] = x + rest * out["told"][:, None, None, None, None] * (1 - mask)
             out["known"] = mask

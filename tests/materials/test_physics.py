@@ -79,10 +79,7 @@ def test_free_fractions_share_what_given_ones_leave(codec, targets):
 def test_what_is_known_is_a_projection(told, share):
     torch.manual_seed(0)
     mask = None if share is None else (torch.rand(2, 1, 4, 4, 4) < share).double()
-    a: Operator = Known(torch.from_numpy(simplex(4))).bind(
-        {"base": torch.zeros(2, 3, 1, 1, 1), "told": torch.tensor([told, not told])}
-        | ({} if mask is None else {"known": mask})
-    )
+    a: Operator = Known().bind({"told": torch.tensor([told, not told])} | ({} if mask is None else {"known": mask}))
     x, y = torch.randn(2, 3, 4, 4, 4).double(), torch.randn(2, 3, 4, 4, 4).double()
     torch.testing.assert_close((a(x) * y).sum(), (x * a.adjoint(y)).sum())
     torch.testing.assert_close(a(a.inverse(a(y))), a(y))
