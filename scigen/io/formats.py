@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ CHUNK_BYTES = 2**24
 
 TOGETHER_BYTES = 2**20
 """Size up to which members share a netCDF chunk."""
+
+LIBRARY = threading.RLock()
+"""Held while a netCDF file is made, and while a thread beside reads any: xarray locks values, but not new variables."""
 
 LOCK = combine_locks([NETCDFC_LOCK, HDF5_LOCK])  # the one that xarray reads under: HDF5 knows no threads
 
@@ -103,7 +107,7 @@ class NetcdfFiles:
         }
         part = template.filled(fields, item.start, item.stop)
         scratch.mkdir(parents=True)
-        with quiet():
+        with LIBRARY, quiet():
             part.to_netcdf(
                 scratch / f"{self.stem}{item.name}.nc", engine="netcdf4", unlimited_dims=template.dims[:1],
                 encoding=encoding,
@@ -122,10 +126,10 @@ class NetcdfFiles:
         mapping = list(mapping_of(template.coords))
         other = sorted(str(c) for c in template.coords.coords if c not in {*template.coords.dims, *mapping})
         bare = template.coords.reset_coords(mapping)
-        with quiet():
+        with LIBRARY, quiet():
             bare.to_netcdf(target, engine="netcdf4", unlimited_dims=template.dims[:1], encoding=template.encoding())
         sums = {name: hashlib.blake2b(digest_size=16) for name in template.variables}
-        with LOCK, netCDF4.Dataset(target, "a") as file:
+        with LIBRARY, LOCK, netCDF4.Dataset(target, "a") as file:
             if "coordinates" in file.ncattrs():
                 file.delncattr("coordinates")  # they belong to the variables
             for name, attrs in template.variables.items():

@@ -15,6 +15,7 @@ from scigen.core.bundle import Bundle
 from scigen.core.codec import Layout
 from scigen.errors import UserError
 from scigen.io.blocks import reading
+from scigen.io.formats import LIBRARY
 from scigen.io.plan import Item
 from scigen.io.store import EnsembleStore
 
@@ -65,7 +66,10 @@ class Work:
         window = self._window
         if window is None or window[:2] != (low, high):
             window = self._window = None  # memory for one at a time
-            with reading(f"the samples {self._span(item)} of {self.inputs.encoding.get('source', 'the input')}"):
+            with (
+                LIBRARY,
+                reading(f"the samples {self._span(item)} of {self.inputs.encoding.get('source', 'the input')}"),
+            ):
                 whole = self.inputs.isel({dim: slice(low, high)}).compute(scheduler="synchronous")
             window = self._window = low, high, whole
         return window[2].isel({dim: slice(item.start - low, item.stop - low)})

@@ -136,9 +136,10 @@ def errors_gain(teacher: Bundle) -> float:
     Args:
         teacher: around a `Converted` network.
     """
+    network: Any = teacher.network
     sigma = torch.tensor([teacher.sampling.sigmas[0]], dtype=torch.float64)
-    _, c_out, *_ = preconditioning(sigma, teacher.network.sigma_data)
-    return float((teacher.network.affine(sigma).out / c_out).abs().max())
+    _, c_out, *_ = preconditioning(sigma, network.sigma_data)
+    return float((network.affine(sigma).out / c_out).abs().max())
 
 
 def give_student(cfg: DictConfig, teacher: Bundle, stored: bool) -> None:

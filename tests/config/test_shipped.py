@@ -60,7 +60,9 @@ def test_a_recipe_follows_from_its_field_and_method(recipe: str) -> None:
     field, _, method = name.partition("_")
     config = compose("fit", [f"domain={field}", *([f"method={method}"] if method else [])])
     plain = OmegaConf.to_container(config, resolve=True)
-    merged = OmegaConf.merge(config, OmegaConf.load(TREE / group / f"{name}.yaml"))
+    own = OmegaConf.load(TREE / group / f"{name}.yaml")
+    own.pop("defaults", None)
+    merged = OmegaConf.merge(config, own)
     assert OmegaConf.to_container(merged, resolve=True) == plain
 
 

@@ -19,6 +19,7 @@ import zarr
 from scigen.errors import UserError
 from scigen.io import disk, formats
 from scigen.io.archive import open_archive
+from scigen.io.formats import LIBRARY
 from scigen.io.plan import Item
 from scigen.io.store import EnsembleStore
 from scigen.io.verify import verify
@@ -355,7 +356,8 @@ def test_threads_write_and_read_at_once(path: Path) -> None:
     for thread in threads:
         thread.start()
     for _ in range(10):
-        xr.load_dataset(other)
+        with LIBRARY:
+            xr.load_dataset(other)
     for thread in threads:
         thread.join()
     store.finish()
