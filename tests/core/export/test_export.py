@@ -123,7 +123,7 @@ def test_files_of_every_field_are_the_bundle_at_every_number_of_steps(rain, tmp_
     if form == "onnx":
         pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
         pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    codec = {"rain": rain, "scan": scanner()}.get(field) or microstructures(inpaint=True, calibration=BIASED)
+    codec = {"rain": rain, "scan": scanner()}.get(field) or microstructures(inpaint=True, calibrations=BIASED)
     about = checked.export(bundle_of(codec), form, tmp_path / f"x.{form}", steps)
     assert about["checked"] == {"distance": pytest.approx(0, abs=1e-4), "batches": [1, 2, 5]}
     assert about["calls"] == steps
