@@ -1,7 +1,6 @@
 """One file or store, lazily: netCDF, zarr or GRIB, or a group of it, in whichever layout it is kept."""
 
 import logging
-import threading
 import warnings
 from pathlib import Path
 
@@ -20,9 +19,6 @@ log = logging.getLogger(__name__)
 NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 FILES = (*NETCDF, *grib.SUFFIXES)
 """Suffixes of files that are archives."""
-
-QUIET = threading.RLock()
-"""Held where warnings are ignored while a store is opened: what is ignored is of the whole process, not of a thread."""
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 
@@ -77,7 +73,7 @@ def open_raw(path: Path, group: str | None) -> xr.Dataset:
     """Open the root or a group of a file or store."""
     try:
         if is_zarr(path):
-            with QUIET, warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*consolidated metadata", category=RuntimeWarning)
                 warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification")
                 return xr.open_dataset(

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 KEYS = ("path", "precond", "sigma_min", "sigma_max")
 GAIN = 10.0
-"""Of a network's errors in D: a student that must jump from above it is hardly trained, see docs/teachers.md."""
+"""Of a network's errors in D: a student that must jump from above it was hardly trained, see docs/teachers.md."""
 LEVELS = 18
 """Of the sampler that a teacher has before the configuration gives it one."""
 
@@ -163,7 +163,8 @@ def give_student(cfg: DictConfig, teacher: Bundle, stored: bool) -> None:
     if stored and not cfg.student and not cfg.init and (gain := errors_gain(teacher)) > GAIN:
         log.warning(
             "the teacher's network predicts the noise: at σ = %.3g its errors are %.0f times as large in a sample, so a"
-            " student of few calls learns poorly on it; give it one of scigen's own, student={widths: [32,64,64]}",
+            " student of few calls learns poorly on it; a network of scigen's own may learn better, as"
+            " student={widths: [32,64,64]}",
             teacher.sampling.sigmas[0], gain,
         )  # fmt: skip
     if not stored and not cfg.student and not cfg.init:
