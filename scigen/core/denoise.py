@@ -3,7 +3,7 @@
 D(x; σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, c_noise(σ))            Karras et al. 2022, arXiv:2206.00364, table 1
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,13 @@ __all__ = [
     "expand",
     "loss_weight",
     "preconditioning",
+    "predictions",
     "score",
     "slope",
     "squared_error",
     "v_prediction",
     "velocity",
+    "weighted_error",
 ]
 
 DenoiserLike = Callable[[Tensor, Tensor, Condition | None], Tensor]
@@ -65,16 +67,30 @@ class DenoiserModule(nn.Module):
         """What losses compare with a target, each with its weight: the output alone, here."""
         return [(1.0, self(x, sigma, condition))]
 
+    def statistics(self, x: Tensor, condition: Condition | None = None) -> Tensor | None:
+        """Numbers (B, K) of samples (B, C, *S), smooth in them, that must be right as such; None: there are none."""
+        return None
+
 
 def squared_error(
     denoiser: DenoiserLike, x: Tensor, sigma: Tensor, condition: Condition | None, target: Tensor
 ) -> Tensor:
     """Mean squared error of each sample, (B,), of all that a denoiser predicts: x, target (B, C, *S), sigma (B,)."""
+    return weighted_error(predictions(denoiser, x, sigma, condition), target)
+
+
+def predictions(
+    denoiser: DenoiserLike, x: Tensor, sigma: Tensor, condition: Condition | None
+) -> list[tuple[float, Tensor]]:
+    """What a denoiser predicts (`DenoiserModule.predictions`), its output first: (weight, (B, C, *S))."""
     if isinstance(denoiser, DenoiserModule):
-        predicted = denoiser.predictions(x, sigma, condition)
-    else:
-        predicted = [(1.0, denoiser(x, sigma, condition))]
-    return sum((w * (d - target).square().flatten(1).mean(1) for w, d in predicted), x.new_zeros(len(x)))
+        return denoiser.predictions(x, sigma, condition)
+    return [(1.0, denoiser(x, sigma, condition))]
+
+
+def weighted_error(predicted: Sequence[tuple[float, Tensor]], target: Tensor) -> Tensor:
+    """Sum of the weighted mean squared errors of each sample, (B,): predictions and target (B, C, *S)."""
+    return sum((w * (d - target).square().flatten(1).mean(1) for w, d in predicted), target.new_zeros(len(target)))
 
 
 class Denoiser(DenoiserModule):

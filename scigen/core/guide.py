@@ -38,6 +38,10 @@ class Consistent(DenoiserModule):
         operator = self.operator.bind(condition)
         return denoised + operator.inverse(condition["measurement"].to(x) - operator(denoised))
 
+    def statistics(self, x: Tensor, condition: Condition | None = None) -> Tensor | None:
+        """Those that the operator names."""
+        return self.operator.bind(condition or {}).statistics(x)
+
 
 class Weighed(DenoiserModule):
     """The denoiser corrected by a noisy measurement: `Operator.correct`, the last thing that happens to a sample.

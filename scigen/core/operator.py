@@ -34,6 +34,10 @@ class Operator(nn.Module, ABC):
         """The operator of these samples, where it differs from sample to sample; itself where it does not."""
         return self
 
+    def statistics(self, x: Tensor) -> Tensor | None:
+        """Numbers (B, K) of samples (B, C, *S), smooth in them, that must be right as such; of bound operators."""
+        return None
+
     def correct(self, denoised: Tensor, sigma: Tensor) -> Tensor:
         """What a noisy measurement makes of denoised samples: (B, C, *S), sigma (B,); of bound operators."""
         raise TypeError(f"{type(self).__name__} has no noise model.")

@@ -8,10 +8,14 @@ are corners of a simplex, so that the mean of x is a linear function of the volu
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from scigen.core.operator import Operator
 from scigen.errors import UserError
+
+SHARPNESS = 8.0
+"""Of the smooth maximum that counts phases: a voxel of two phases counts as half of each within about a tenth."""
 
 UNKNOWN = 255
 """Label of a voxel that is not known."""
@@ -20,15 +24,23 @@ UNKNOWN = 255
 class Known(Operator):
     """A: known voxels, and the mean of the others where fractions are told."""
 
-    def __init__(self, mask: Tensor | None = None, told: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        mask: Tensor | None = None,
+        told: Tensor | None = None,
+        corners: Tensor | None = None,
+        base: Tensor | None = None,
+    ) -> None:
         """Set what is known.
 
         Args:
             mask: (B, 1, *S), 1 at known voxels; None knows none.
             told: (B,), whether the mean is known; None: of every sample.
+            corners: of the phases, (P, C); None: samples have no phases.
+            base: what samples lack, (B, C) or, of every sample, (C,).
         """
         super().__init__()
-        self.mask, self.told = mask, told
+        self.mask, self.told, self.corners, self.base = mask, told, corners, base
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) to the same shape."""
@@ -50,8 +62,19 @@ class Known(Operator):
         return self(y)
 
     def bind(self, condition: Mapping[str, Tensor]) -> "Known":
-        """With condition["known"] (B, 1, *S), if there is one, and condition["told"] (B,)."""
-        return Known(condition.get("known"), condition["told"])
+        """With condition["known"] (B, 1, *S), if there is one, condition["told"] (B,) and ["fraction"] (B, P)."""
+        base = self.base
+        if base is not None and self.corners is not None and "fraction" in condition:
+            told = condition["fraction"] @ self.corners.to(condition["fraction"])
+            base = torch.where(torch.isnan(told), base.to(told), told)
+        return Known(condition.get("known"), condition["told"], self.corners, base)
+
+    def statistics(self, x: Tensor) -> Tensor | None:
+        """Volume fractions (B, P) of the phases that win, smoothed for voxels that are nearly undecided."""
+        if self.corners is None or self.base is None:
+            return None
+        full = x.movedim(1, -1).flatten(1, -2) + self.base.to(x).reshape(-1, 1, x.shape[1])
+        return (SHARPNESS * full @ self.corners.to(x).mT).softmax(-1).mean(1)
 
 
 def checked_part(values: np.ndarray, shape: Sequence[int], phases: Sequence[str]) -> np.ndarray:

@@ -91,6 +91,27 @@ def test_what_is_known_is_a_projection(told, share):
         assert float(a(x)[1 if told else 0].abs().max()) == 0  # … nothing is known
 
 
+@pytest.mark.parametrize("phases", [2, 3])
+@pytest.mark.parametrize("told", [True, False])
+def test_the_statistics_of_a_volume_are_its_fractions(codec, targets, phases, told):
+    """Whatever the base, and as smooth numbers: their slope moves voxels that are undecided, and no others."""
+    own, truth = codec(phases), volumes(phases)
+    share = np.stack([np.bincount(v.ravel(), minlength=phases) for v in truth["phase"].values]) / 16**3
+    known = {f"volume_fraction_{p}": share[:, i] if told else np.nan for i, p in enumerate(own.phases)}
+    inputs = own.prepare(targets(**known))
+    condition = own.condition(inputs, slice(None))
+    x = own.encode(truth, inputs, slice(None)).requires_grad_()
+    measured = own.measured.bind(condition)
+    found = measured.statistics(x)
+    np.testing.assert_allclose(found.detach(), share, atol=1e-4)
+    halved = x.detach().clone()
+    halved[:, :, 0] = -torch.as_tensor(measured.base).float().reshape(-1, phases - 1, 1, 1)  # no phase is nearer
+    halved.requires_grad_()
+    (slope,) = torch.autograd.grad(measured.statistics(halved)[:, 0].sum(), halved)
+    slope = slope.norm(dim=1)
+    assert float(slope[:, 0].min()) > 1e3 * float(slope[:, 1:].max())
+
+
 @pytest.mark.parametrize("inpaint", [True, False])
 def test_a_true_volume_fits_its_own_measurement(codec, targets, inpaint):
     """A x = y: what the exact denoiser satisfies, so that moving a network onto it loses nothing."""

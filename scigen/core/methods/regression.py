@@ -14,17 +14,38 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, loss_weight, squared_error
+from scigen.core.denoise import (
+    Condition,
+    DenoiserLike,
+    DenoiserModule,
+    loss_weight,
+    predictions,
+    weighted_error,
+)
 from scigen.core.draws import strata
 from scigen.core.methods.base import Batch, Distiller
 from scigen.errors import UserError
 
 
 def regression_loss(
-    student: DenoiserLike, x: Tensor, end: Tensor, sigma: Tensor, condition: Condition | None, weight: Tensor
+    student: DenoiserLike,
+    x: Tensor,
+    end: Tensor,
+    sigma: Tensor,
+    condition: Condition | None,
+    weight: Tensor,
+    statistics: float = 0.0,
 ) -> Tensor:
-    """The loss of every pair, (B,): states x at levels sigma (B,), end points (B, C, *S), weights (B,)."""
-    return weight * squared_error(student, x, sigma, condition, end)
+    """The loss of every pair, (B,): states x at levels sigma (B,), end points (B, C, *S), weights (B,).
+
+    With `statistics` above 0 the squared error of what `DenoiserModule.statistics` names is added, times it.
+    """
+    predicted = predictions(student, x, sigma, condition)
+    loss = weight * weighted_error(predicted, end)
+    if not statistics or not isinstance(student, DenoiserModule):
+        return loss
+    got, wanted = student.statistics(predicted[0][1], condition), student.statistics(end, condition)
+    return loss if got is None or wanted is None else loss + statistics * (got - wanted).square().sum(1)
 
 
 def level_weights(sigmas: Tensor, sigma_data: float) -> Tensor:
@@ -43,7 +64,14 @@ class Regression(Distiller):
 
     by_row = True
 
-    def __init__(self, student: DenoiserModule, teacher: nn.Module, sigmas: Sequence[float], pairs: int = 1024) -> None:
+    def __init__(
+        self,
+        student: DenoiserModule,
+        teacher: nn.Module,
+        sigmas: Sequence[float],
+        pairs: int = 1024,
+        statistics: float = 0.0,
+    ) -> None:
         """Set student and teacher.
 
         Args:
@@ -51,14 +79,17 @@ class Regression(Distiller):
             teacher: frozen.
             sigmas: the student's levels; the first is the teacher's σ_max, and pairs hold the states at the others.
             pairs: number of cached pairs.
+            statistics: weight of the error of what the field says must be right as such (`DenoiserModule.statistics`).
 
         Raises:
-            UserError: if there is no pair.
+            UserError: if there is no pair, or the weight is negative.
         """
         super().__init__(student, teacher, sigmas)
         if pairs < 1:
             raise UserError(f"method.pairs={pairs}: method=regression trains on pairs of its teacher, one at least.")
-        self.pairs = pairs
+        if statistics < 0:
+            raise UserError(f"method.statistics={statistics}: a weight is 0 or more.")
+        self.pairs, self.statistics = pairs, statistics
 
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """Mean weighted distance to the end points; the level of each pair is drawn uniformly (stratified).
@@ -82,5 +113,5 @@ class Regression(Distiller):
             i = (strata(n, device) * count).long().clamp_max(count - 1)
             x = torch.cat([x[:, None], batch.path], 1)[torch.arange(n, device=device), i]
         weight = level_weights(levels, self.student.sigma_data).to(batch.x)
-        each = regression_loss(self.student, x, batch.x, levels[i], batch.condition, weight[i])
+        each = regression_loss(self.student, x, batch.x, levels[i], batch.condition, weight[i], self.statistics)
         return {"loss": each.mean()}

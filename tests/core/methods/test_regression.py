@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scigen.core.denoise import loss_weight, preconditioning
+from scigen.core.denoise import DenoiserModule, loss_weight, preconditioning
 from scigen.core.methods.base import Batch
 from scigen.core.methods.regression import Regression, level_weights, regression_loss
 from scigen.core.noise import karras_sigmas
@@ -162,6 +162,39 @@ def test_the_exact_map_costs_nothing_from_any_level_and_the_mean_costs_what_is_u
         mean = lambda x, s, c: oracle(x, s)  # noqa: E731  what a teacher gives in one step
         cost = float(regression_loss(mean, x, end, at, None, one(300)).mean())
         assert cost > 0.01 and cost < 1.05 * float(end.var(0).mean())
+
+
+def test_statistics_are_asked_for_as_such():
+    """The weight times the squared error of a statistic is added: of an offset d of every value, K d² for their K sums.
+
+    For a denoiser that names none nothing is; and what costs nothing without still does.
+    """
+
+    class Off(DenoiserModule):
+        sigma_data = 1.0
+
+        def __init__(self, offset: float, names: bool) -> None:
+            super().__init__()
+            self.offset, self.names = offset, names
+
+        def forward(self, x, sigma, condition=None):
+            return law().flow_map(x, sigma, torch.zeros_like(sigma)) + self.offset
+
+        def statistics(self, x, condition=None):
+            return torch.stack([x.sum(1), -x.sum(1)], 1) if self.names else None
+
+    noise = draw(20, 1)
+    states, end = path(law(), noise)
+    for offset, names, expected in [(0.0, True, 0), (0.1, True, 2 * 7 * 0.3**2), (0.1, False, 0)]:
+        losses = {}
+        for weight in (0.0, 7.0):
+            torch.manual_seed(0)
+            method = Regression(Off(offset, names), torch.nn.Identity(), LEVELS, statistics=weight)
+            losses[weight] = float(method.loss("student", Batch(end, {}, noise, states))["loss"])
+        assert losses[0.0] == pytest.approx(0, abs=1e-9) if not offset else losses[0.0] > 0.009
+        assert losses[7.0] - losses[0.0] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    with pytest.raises(UserError, match=r"method.statistics=-1"):
+        Regression(Off(0.0, True), torch.nn.Identity(), LEVELS, statistics=-1)
 
 
 @pytest.mark.parametrize("levels", [LEVELS[:1], LEVELS[:2], LEVELS])
