@@ -19,6 +19,7 @@ __all__ = [
     "FlowMap",
     "expand",
     "loss_weight",
+    "perturbed",
     "preconditioning",
     "predictions",
     "score",
@@ -67,6 +68,10 @@ class DenoiserModule(nn.Module):
         """What losses compare with a target, each with its weight: the output alone, here."""
         return [(1.0, self(x, sigma, condition))]
 
+    def perturbed(self, condition: Condition) -> Condition:
+        """With noise of its own on every row's measurement, where measurements have noise."""
+        return condition
+
     def statistics(self, x: Tensor, condition: Condition | None = None) -> Tensor | None:
         """Numbers (B, K) of samples (B, C, *S), smooth in them, that must be right as such; None: there are none."""
         return None
@@ -86,6 +91,11 @@ def predictions(
     if isinstance(denoiser, DenoiserModule):
         return denoiser.predictions(x, sigma, condition)
     return [(1.0, denoiser(x, sigma, condition))]
+
+
+def perturbed(denoiser: DenoiserLike, condition: Condition) -> Condition:
+    """What every row of a student's own samples is made from, in training as in sampling: see `Codec.perturbed`."""
+    return denoiser.perturbed(condition) if isinstance(denoiser, DenoiserModule) else condition
 
 
 def weighted_error(predicted: Sequence[tuple[float, Tensor]], target: Tensor) -> Tensor:

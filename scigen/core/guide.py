@@ -84,6 +84,10 @@ class Weighed(DenoiserModule):
             return [(1.0, own)]
         return [(1 - self.share, self._corrected(own, sigma, condition)), (self.share, own)]
 
+    def perturbed(self, condition: Condition) -> Condition:
+        """With noise of its own on every row's measurement."""
+        return self.operator.perturbed(condition)
+
     def _corrected(self, own: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """The network's output after the measurement."""
         level = torch.as_tensor(sigma, device=own.device).to(torch.float64).expand(own.shape[0])

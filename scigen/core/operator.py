@@ -34,6 +34,10 @@ class Operator(nn.Module, ABC):
         """The operator of these samples, where it differs from sample to sample; itself where it does not."""
         return self
 
+    def perturbed(self, condition: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The condition with fresh noise on every row's measurement (`Codec.perturbed`); as it is if that is exact."""
+        return dict(condition)
+
     def statistics(self, x: Tensor) -> Tensor | None:
         """Numbers (B, K) of samples (B, C, *S), smooth in them, that must be right as such; of bound operators."""
         return None

@@ -248,6 +248,12 @@ class Measured(Operator):
             move = to_channels(c["phase"].conj() * (x - u)) / self.std
         return denoised + move.to(denoised.dtype)
 
+    def perturbed(self, condition: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With fresh noise on the k-space of every row."""
+        maps = condition["sens_maps"]
+        shape = (*maps.shape[:2], 2, *maps.shape[2:])
+        return with_noise(condition, torch.randn(shape, dtype=maps.real.dtype, device=maps.device))
+
     def settled(self, r: Tensor) -> Tensor:
         """Samples r (B, 2, Y, X) moved until what is left of their data has the power of the noise, χ² = 1.
 
@@ -270,6 +276,13 @@ class Measured(Operator):
         root = (b.square() - d * (a - goal)).clamp_min(0).sqrt()
         t = torch.where(d > 0, (b - root) / d.clamp_min(torch.finfo(d.dtype).tiny), 0).clamp(-1, 1)
         return r + to_channels(c["phase"].conj() * (t.to(u.real.dtype)[:, None, None] * move)) / self.std
+
+
+def with_noise(condition: Mapping[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
+    """The condition of scans with unit noise (B, coils, 2, Y, X) of their own level added to k-space: Aᴴ(y + n′)."""
+    own = torch.complex(noise[:, :, 0], noise[:, :, 1]) * condition["noise"][:, None, None, None]
+    added = Sense(condition["sens_maps"], condition["mask"]).combine(own)
+    return {**condition, "aliased": condition["aliased"] + added}
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

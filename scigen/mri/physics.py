@@ -22,7 +22,7 @@ from scigen.errors import UserError
 from scigen.mri.checks import check_scans
 from scigen.mri.export import FORMATS, export
 from scigen.mri.lazy import open_lazily
-from scigen.mri.operator import Measured, Sense, to_channels, to_complex
+from scigen.mri.operator import Measured, to_channels, to_complex, with_noise
 from scigen.mri.preparation import derived, scan_scales
 from scigen.mri.reading import open_scans
 from scigen.mri.spectrum import on_grid, radial_profile
@@ -189,10 +189,7 @@ class ReconstructionCodec(Codec):
         self, condition: dict[str, Tensor], samples: Sequence[str], members: Sequence[int], seed: int
     ) -> dict[str, Tensor]:
         """With noise of the scan's own level on every member's k-space: Aᴴ(y + n′)."""
-        noise = self.kspace_noise(samples, members, seed)
-        noise = torch.complex(noise[:, :, 0], noise[:, :, 1]) * condition["noise"][:, None, None, None]
-        own = Sense(condition["sens_maps"], condition["mask"]).combine(noise)
-        return condition | {"aliased": condition["aliased"] + own}
+        return with_noise(condition, self.kspace_noise(samples, members, seed))
 
     def kspace_noise(self, samples: Sequence[str], members: Sequence[int], seed: int) -> Tensor:
         """Unit noise of every member's k-space, (B, coils, 2, Y, X)."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scigen.core.traced import Port, Traced
 from scigen.mri import synth
-from scigen.mri.operator import Sense
+from scigen.mri.operator import Sense, with_noise
 from scigen.mri.preparation import derived_of
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ class TracedReconstruction(Traced):
 
     def perturbed(self, condition: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
         """As `ReconstructionCodec.perturbed`."""
-        own = torch.complex(noise[:, :, 0], noise[:, :, 1]) * condition["noise"][:, None, None, None]
-        added = Sense(condition["sens_maps"], condition["mask"]).combine(own)
-        return condition | {"aliased": condition["aliased"] + added}
+        return with_noise(condition, noise)
 
     def settled(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """As `ReconstructionCodec.settled`."""

@@ -87,6 +87,23 @@ def test_the_order_of_slices_changes_no_bit_of_what_is_made_of_a_scan(scans, cod
     assert torch.equal(codec.measured.bind(other).correct(x[order], levels), found[order])
 
 
+def test_members_in_training_are_perturbed_as_in_sampling(scans, codec):
+    """Aᴴ n' of the scan's own level, E‖Aᴴ n'‖² = 2 σ_y² tr AᴴA, of every row by itself; and nothing else is changed."""
+    one = codec.condition(codec.prepared(scans.isel(slice=[1])), slice(None))
+    many = {k: v.expand(300, *v.shape[1:]) for k, v in one.items()}
+    torch.manual_seed(0)
+    found = {
+        "training": codec.measured.perturbed(many),
+        "sampling": codec.perturbed(many, ["a"] * 300, range(300), 0),
+    }
+    expected = 2 * float(one["noise"]) ** 2 * float(one["density"].sum())
+    for condition in found.values():
+        added = condition.pop("aliased") - many["aliased"]
+        assert float(added.abs().square().sum((1, 2)).mean()) == pytest.approx(expected, rel=0.02)
+        assert float(added.mean(0).abs().square().sum()) == pytest.approx(expected / 300, rel=0.25)
+        assert all(torch.equal(v, many[k]) for k, v in condition.items())
+
+
 def test_a_slice_alone_is_what_it_is_among_others(scans, codec, tmp_path):
     bundle = load(student(codec).save(tmp_path / "b.safetensors"))
     whole = bundle.sample(scans.drop_vars("image"), members=3, seed=4, batch=4)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, perturbed
 from scigen.core.methods.base import Batch, Distiller, repeat
 from scigen.errors import UserError
 
@@ -181,7 +181,7 @@ class CRPS(Distiller):
         """Weighted scores, meaned over calls, and over the field and its bands."""
         n, m, y = len(batch.x), self.members, batch.x
         noises = [torch.randn_like(y.repeat_interleave(m, 0)) for _ in self.sigmas]
-        outputs = rollout(self.student, noises, self.sigmas, repeat(batch.condition, m))
+        outputs = rollout(self.student, noises, self.sigmas, perturbed(self.student, repeat(batch.condition, m)))
         crps, energy = [], []
         for x in outputs:
             for field, truth in zip(bands(x.to(y.dtype), self.octave), bands(y, self.octave), strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand
+from scigen.core.denoise import Condition, DenoiserLike, DenoiserModule, expand, perturbed
 from scigen.core.methods.base import Batch, Distiller, repeat
 from scigen.core.methods.regression import level_weights, regression_loss
 from scigen.core.noise import LogUniform
@@ -134,7 +134,7 @@ class Generating(Distiller):
         """Samples of the student, `members` a condition: gradients reach its call number `level` alone."""
         shape = (len(batch.x) * self.members, *batch.x.shape[1:])
         start = torch.randn(shape, dtype=batch.x.dtype, device=batch.x.device)
-        condition = self.condition(batch)
+        condition = perturbed(self.student, self.condition(batch))
         x = simulate(self.student, start, self.sigmas, level, condition)
         sigma = torch.full((len(x),), self.sigmas[level], dtype=torch.float64, device=x.device)
         return self.student(x, sigma, condition)

@@ -70,7 +70,7 @@ class Regression(Distiller):
         teacher: nn.Module,
         sigmas: Sequence[float],
         pairs: int = 1024,
-        statistics: float = 0.0,
+        statistics: float | None = None,
     ) -> None:
         """Set student and teacher.
 
@@ -87,9 +87,9 @@ class Regression(Distiller):
         super().__init__(student, teacher, sigmas)
         if pairs < 1:
             raise UserError(f"method.pairs={pairs}: method=regression trains on pairs of its teacher, one at least.")
-        if statistics < 0:
+        if statistics is not None and statistics < 0:
             raise UserError(f"method.statistics={statistics}: a weight is 0 or more.")
-        self.pairs, self.statistics = pairs, statistics
+        self.pairs, self.statistics = pairs, statistics or 0.0
 
     def loss(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """Mean weighted distance to the end points; the level of each pair is drawn uniformly (stratified).

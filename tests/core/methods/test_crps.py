@@ -8,6 +8,7 @@ import scoringrules
 import torch
 from scipy import fft
 
+from scigen.core.denoise import DenoiserModule
 from scigen.core.methods.base import Batch
 from scigen.core.methods.crps import CRPS, almost_fair_crps, bands, energy_score, rollout
 from scigen.core.sample import few_step
@@ -434,6 +435,43 @@ def test_a_linear_student_lands_on_the_optimal_gain_of_every_call(levels, alpha,
         optimiser.step()
     expected = torch.tensor(expected_gains(levels, variance, alpha, members), dtype=F64)
     torch.testing.assert_close(student.gain.detach(), expected, rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_members_are_made_from_perturbed_measurements_as_they_are_sampled(noisy):
+    """Perturb and project, x = u + K (y + r n' − u) with u = g z: an exact posterior draw at g = 1, and the optimum.
+
+    Of members that all took the one measurement the optimum would be g = 1/√(1 − K), too much spread once each has its
+    own noise when it is sampled.
+    """
+    r = 1.0
+    k = 1 / (1 + r**2)
+
+    class Projected(DenoiserModule):
+        sigma_data = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(0.5, dtype=F64))
+
+        def forward(self, x, sigma, condition=None):
+            u = self.gain * x / sigma[:, None]
+            return u + k * (condition["y"] - u)
+
+        def perturbed(self, condition):
+            y = condition["y"]
+            return {"y": y + r * torch.randn_like(y)} if noisy else condition
+
+    method = CRPS(Projected(), torch.nn.Identity(), [10.0], 2, crps=1.0, energy=0.0, octave=0, relative=False, alpha=1)
+    optimiser = torch.optim.Adam(method.student.parameters(), lr=0.03)
+    for step in range(150):
+        torch.manual_seed(step)
+        optimiser.param_groups[0]["lr"] = 0.03 * (1 - step / 150)
+        optimiser.zero_grad()
+        x = torch.randn(1024, 1, dtype=F64)
+        method.loss("student", Batch(x, {"y": x + r * torch.randn_like(x)}))["loss"].backward()
+        optimiser.step()
+    assert float(method.student.gain.detach()) == pytest.approx(1 if noisy else (1 - k) ** -0.5, rel=0.03)
 
 
 def test_loss_is_the_weighted_sum_and_of_the_units_of_the_field_or_of_none():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from scigen.core.denoise import DenoiserModule
 from scigen.core.methods.adversarial import Adversarial
 from scigen.core.methods.base import Batch
 from scigen.core.methods.dmd import DMD, matching_loss
@@ -40,6 +41,29 @@ def pairs(teacher: Gaussian, levels, n: int = 2) -> Batch:
     places = [*levels[1:], 0.0]
     *path, end = (teacher.flow_map(levels[0] * noise, top, torch.full((n,), s, dtype=F64)) for s in places)
     return Batch(end, {}, noise, torch.stack(path, 1) if path else None)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_student_s_own_samples_are_of_perturbed_measurements_and_nobody_else_s(level):
+    """Every call of a row sees the one perturbed measurement; the condition that judges of it see is the measured one."""
+
+    class Echo(DenoiserModule):
+        sigma_data = 1.0
+
+        def forward(self, x, sigma, condition=None):
+            return condition["y"] + 0 * x
+
+        def perturbed(self, condition):
+            return {"y": condition["y"] + torch.arange(1.0, len(condition["y"]) + 1)[:, None]}
+
+    class Own(Generating):
+        def loss(self, turn, batch):
+            raise NotImplementedError
+
+    method = Own(Echo(), nn.Identity(), [10.0, 1.0], 0.1, 5.0, members=2, anchor=0.0, pairs=0, warmup=0.0)
+    batch = Batch(torch.zeros(2, 1), {"y": torch.tensor([[0.0], [100.0]])})
+    assert method.generate(batch, level).flatten().tolist() == [1, 2, 103, 104]
+    assert method.condition(batch)["y"].flatten().tolist() == [0, 0, 100, 100]
 
 
 # ---------------------------------------------------------------------------------------------------------- the anchor
