@@ -70,11 +70,12 @@ class Known(Operator):
         return Known(condition.get("known"), condition["told"], self.corners, base)
 
     def statistics(self, x: Tensor) -> Tensor | None:
-        """Volume fractions (B, P) of the phases that win, smoothed for voxels that are nearly undecided."""
+        """Volume fractions (B, P) of the phases that win, smoothed where voxels are nearly undecided; 0 if not told."""
         if self.corners is None or self.base is None:
             return None
         full = x.movedim(1, -1).flatten(1, -2) + self.base.to(x).reshape(-1, 1, x.shape[1])
-        return (SHARPNESS * full @ self.corners.to(x).mT).softmax(-1).mean(1)
+        share = (SHARPNESS * full @ self.corners.to(x).mT).softmax(-1).mean(1)
+        return share if self.told is None else share * self.told.to(x)[:, None]
 
 
 def checked_part(values: np.ndarray, shape: Sequence[int], phases: Sequence[str]) -> np.ndarray:

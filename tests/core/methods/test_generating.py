@@ -45,7 +45,7 @@ def pairs(teacher: Gaussian, levels, n: int = 2) -> Batch:
 
 @pytest.mark.parametrize("level", [0, 1])
 def test_a_student_s_own_samples_are_of_perturbed_measurements_and_nobody_else_s(level):
-    """Every call of a row sees the one perturbed measurement; the condition that judges of it see is the measured one."""
+    """Every call of a row sees the one perturbed measurement; who judges of it sees the measured one."""
 
     class Echo(DenoiserModule):
         sigma_data = 1.0
