@@ -8,7 +8,6 @@ are corners of a simplex, so that the mean of x is a linear function of the volu
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scigen.core.operator import Operator
@@ -29,7 +28,7 @@ class Known(Operator):
         mask: Tensor | None = None,
         told: Tensor | None = None,
         corners: Tensor | None = None,
-        base: Tensor | None = None,
+        fraction: Tensor | None = None,
     ) -> None:
         """Set what is known.
 
@@ -37,10 +36,10 @@ class Known(Operator):
             mask: (B, 1, *S), 1 at known voxels; None knows none.
             told: (B,), whether the mean is known; None: of every sample.
             corners: of the phases, (P, C); None: samples have no phases.
-            base: what samples lack, (B, C) or, of every sample, (C,).
+            fraction: of each phase, whose mean samples lack, (B, P), NaN where it is not told.
         """
         super().__init__()
-        self.mask, self.told, self.corners, self.base = mask, told, corners, base
+        self.mask, self.told, self.corners, self.fraction = mask, told, corners, fraction
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) to the same shape."""
@@ -62,20 +61,16 @@ class Known(Operator):
         return self(y)
 
     def bind(self, condition: Mapping[str, Tensor]) -> "Known":
-        """With condition["known"] (B, 1, *S), if there is one, condition["told"] (B,) and ["fraction"] (B, P)."""
-        base = self.base
-        if base is not None and self.corners is not None and "fraction" in condition:
-            told = condition["fraction"] @ self.corners.to(condition["fraction"])
-            base = torch.where(torch.isnan(told), base.to(told), told)
-        return Known(condition.get("known"), condition["told"], self.corners, base)
+        """With condition["known"] (B, 1, *S) and ["fraction"] (B, P), if there are, and condition["told"] (B,)."""
+        return Known(condition.get("known"), condition["told"], self.corners, condition.get("fraction"))
 
     def statistics(self, x: Tensor) -> Tensor | None:
         """Volume fractions (B, P) of the phases that win, smoothed where voxels are nearly undecided; 0 if not told."""
-        if self.corners is None or self.base is None:
+        if self.corners is None or self.fraction is None or self.told is None:
             return None
-        full = x.movedim(1, -1).flatten(1, -2) + self.base.to(x).reshape(-1, 1, x.shape[1])
-        share = (SHARPNESS * full @ self.corners.to(x).mT).softmax(-1).mean(1)
-        return share if self.told is None else share * self.told.to(x)[:, None]
+        corners, told = self.corners.to(x), self.told.to(x)[:, None]
+        full = x.movedim(1, -1).flatten(1, -2) + (self.fraction.nan_to_num(0).to(x) @ corners)[:, None]
+        return (SHARPNESS * full @ corners.mT).softmax(-1).mean(1) * told
 
 
 def checked_part(values: np.ndarray, shape: Sequence[int], phases: Sequence[str]) -> np.ndarray:

@@ -106,7 +106,7 @@ class MicrostructureCodec(Codec):
     @property
     def measured(self) -> Operator | None:
         """Known voxels, and the mean of the others that told fractions imply."""
-        return Known(corners=self._corners, base=torch.from_numpy(self.mean @ self.corners))
+        return Known(corners=self._corners)
 
     @property
     def variables(self) -> dict[str, dict[str, Any]]:

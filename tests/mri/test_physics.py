@@ -6,6 +6,7 @@ import torch
 import xarray as xr
 
 from scigen.core.bundle import Bundle, load
+from scigen.core.denoise import perturbed
 from scigen.core.networks.unet import UNet
 from scigen.core.sampling import Sampling
 from scigen.errors import UserError
@@ -93,7 +94,7 @@ def test_members_in_training_are_perturbed_as_in_sampling(scans, codec):
     many = {k: v.expand(300, *v.shape[1:]) for k, v in one.items()}
     torch.manual_seed(0)
     found = {
-        "training": codec.measured.perturbed(many),
+        "training": perturbed(student(codec).denoiser, many),
         "sampling": codec.perturbed(many, ["a"] * 300, range(300), 0),
     }
     expected = 2 * float(one["noise"]) ** 2 * float(one["density"].sum())
